@@ -1,0 +1,120 @@
+"""What turns contents into vectors: the encoder protocol and the spec that names one encoder.
+
+An encoder has two halves. `preprocess` runs on CPU workers and needs the tokenizer or image processor only;
+`forward` runs where the weights are. Nothing is loaded when an encoder is made: a driver asks for fingerprints,
+prompts and costs without touching weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from raylib.errors import UnsupportedOptionError
+from raylib.types import Batch, Embeddings, EncodeContext, Role, Similarity, Tensors
+
+if TYPE_CHECKING:
+    from mteb.abstasks.task_metadata import TaskMetadata
+    from mteb.models.model_meta import ModelMeta
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One encoder, by name and options. Plain data: it travels to workers and into result files.
+
+    An option left at None takes the family's default. An option that the family does not have is refused
+    when the encoder is made, not when it runs.
+    """
+
+    name: str
+    revision: str | None = None
+    adapter: str | None = None
+    dtype: str | None = None
+    pooling: str | None = None
+    embedding_dim: int | None = None
+    max_pixels: int | None = None
+    device: str | None = None
+    trust_remote_code: bool = False
+
+    def options(self) -> dict[str, Any]:
+        """The options that were set and that change vectors, by name: what tells two runs of one model apart."""
+        skip = ("name", "revision", "device", "trust_remote_code")
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in skip and v is not None}
+
+
+class Encoder(ABC):
+    """Contents → vectors, for one model under one set of options.
+
+    An instance is cheap to make and picklable before anything is loaded. `preprocess` loads the processor on first
+    use, `forward` the weights; both keep them. Subclasses set the class attributes, `identity` and the two halves.
+    """
+
+    supported_options: ClassVar[frozenset[str]] = frozenset({"dtype"})
+    """The names of ModelSpec options that this family has."""
+
+    fields: ClassVar[tuple[str, ...] | None] = ("text", "image")
+    """The columns of a content that decide its vector; None means all but the id."""
+
+    similarity: Similarity = "cosine"
+    modalities: frozenset[str] = frozenset({"text"})
+    """Of "text", "image": what one content may hold. Both together only where `fuses` is set."""
+
+    fuses: bool = False
+    """True when one content may hold text and image together."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+        unknown = sorted(set(spec.options()) - self.supported_options)
+        if unknown:
+            flags = ", ".join("--" + name.replace("_", "-") for name in unknown)
+            have = ", ".join("--" + name.replace("_", "-") for name in sorted(self.supported_options)) or "none"
+            raise UnsupportedOptionError(
+                f"{spec.name} ({type(self).__name__}) has no option {flags}; it has: {have}. Leave it out for this model."
+            )
+
+    @property
+    @abstractmethod
+    def identity(self) -> Mapping[str, Any]:
+        """All that decides a vector besides role, prompt and content: weights digest or commit, adapter, dtype,
+        pooling, dim, preprocessing. JSON-able. Two encoders of one identity give the same vectors."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of `identity`, 64 hex digits."""
+        text = json.dumps(self.identity, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def context(
+        self, task: TaskMetadata | None, role: Role | None, *, split: str | None = None, subset: str | None = None
+    ) -> EncodeContext:
+        """The prompt this model uses for this side of this task."""
+        del task, split, subset
+        return EncodeContext(role)
+
+    @abstractmethod
+    def preprocess(self, batch: Batch, context: EncodeContext) -> Tensors:
+        """CPU half: tokenise, resize, patch. Needs no weights. Images arrive as decoded PIL images of any mode."""
+
+    @abstractmethod
+    def forward(self, tensors: Tensors) -> Embeddings:
+        """Accelerator half: the model's forward, pooling, truncation, normalisation; without gradient.
+
+        Gives float32, or float16 where the model runs in half precision, one entry per content in order."""
+
+    def encode(self, batch: Batch, context: EncodeContext) -> Embeddings:
+        """Both halves in one process, for tests and small uses."""
+        return self.forward(self.preprocess(batch, context))
+
+    def load(self) -> None:
+        """Load the weights now rather than at the first forward. Idempotent."""
+        return
+
+    def model_meta(self) -> ModelMeta | None:
+        """MTEB's metadata of this model where MTEB knows it; None otherwise (the caller builds one)."""
+        return None

@@ -1,0 +1,112 @@
+"""Where bytes live: local folders and object stores behind one small set of calls.
+
+Presence means complete: a file appears under its final name only once it is whole. On a local disk it is written
+aside and renamed; object stores publish an object only when its upload ends.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from raylib.errors import UserError
+
+
+def is_remote(path: str | Path) -> bool:
+    """True for s3://, gs:// and other URLs."""
+    return "://" in str(path) and not str(path).startswith("file://")
+
+
+def join(folder: str | Path, *names: str) -> str:
+    """folder/name/...; works for local paths and URLs."""
+    return "/".join([str(folder).rstrip("/"), *names])
+
+
+def _filesystem(path: str | Path):
+    """fsspec's file system for `path`, and the path as that file system names it."""
+    import fsspec
+
+    return fsspec.core.url_to_fs(str(path))
+
+
+def exists(path: str | Path) -> bool:
+    if not is_remote(path):
+        return os.path.exists(path)
+    filesystem, name = _filesystem(path)
+    return filesystem.exists(name)
+
+
+def list_files(folder: str | Path, suffix: str = "") -> list[str]:
+    """Full paths of the files directly in `folder`, sorted; [] where there is no such folder. Unfinished ones are hidden."""
+    if not is_remote(folder):
+        if not os.path.isdir(folder):
+            return []
+        names = [entry.name for entry in os.scandir(folder) if entry.is_file()]
+        return sorted(join(folder, n) for n in names if n.endswith(suffix) and not n.startswith("."))
+    filesystem, name = _filesystem(folder)
+    if not filesystem.exists(name):
+        return []
+    scheme = str(folder).split("://")[0]
+    found = [entry["name"] for entry in filesystem.ls(name, detail=True) if entry["type"] == "file"]
+    return sorted(f"{scheme}://{n}" for n in found if n.endswith(suffix))
+
+
+def make_folder(path: str | Path) -> None:
+    """Create a local folder and its parents; raises UserError, in one line, where that is not allowed."""
+    if is_remote(path):
+        return
+    try:
+        os.makedirs(path, exist_ok=True)
+        probe = join(path, f".write-test-{uuid.uuid4().hex}")
+        with open(probe, "wb"):
+            pass
+        os.unlink(probe)
+    except OSError as error:
+        raise UserError(f"cannot write to {path}: {error.strerror}. Choose a folder that you may write to.") from error
+
+
+@contextmanager
+def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO]:
+    """Open `path` for writing; it appears, whole, when the block ends without an exception, and not otherwise.
+
+    Raises UserError when the disk is full or the folder cannot be written to; what was there before stays.
+    """
+    if is_remote(path):
+        import fsspec
+
+        with fsspec.open(str(path), mode) as stream:
+            yield stream  # pyright: ignore[reportReturnType]
+        return
+    path = os.path.abspath(path)
+    aside = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{uuid.uuid4().hex}.part")
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(aside, mode, encoding=None if "b" in mode else "utf-8") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(aside, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}. What was stored before is intact.") from error
+    finally:
+        if os.path.exists(aside):
+            os.unlink(aside)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a small text file atomically."""
+    with atomic_write(path, "w") as stream:
+        stream.write(text)
+
+
+def read_text(path: str | Path) -> str:
+    if not is_remote(path):
+        return Path(path).read_text(encoding="utf-8")
+    import fsspec
+
+    with fsspec.open(str(path), "r", encoding="utf-8") as stream:
+        return stream.read()  # pyright: ignore[reportAttributeAccessIssue]
