@@ -42,7 +42,7 @@ class UnsupportedOptionError(UserError):
 
 
 class ModelError(RaylibError):
-    """A model cannot be loaded or gave something that is no embedding: NaN, a wrong shape, too much memory for one item."""
+    """A model cannot be loaded, or gave no embedding: NaN, a wrong shape, too much memory for one content."""
 
 
 class StoreError(RaylibError):

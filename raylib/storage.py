@@ -41,7 +41,7 @@ def exists(path: str | Path) -> bool:
 
 
 def list_files(folder: str | Path, suffix: str = "") -> list[str]:
-    """Full paths of the files directly in `folder`, sorted; [] where there is no such folder. Unfinished ones are hidden."""
+    """Full paths of the finished files directly in `folder`, sorted; [] where there is no such folder."""
     if not is_remote(folder):
         if not os.path.isdir(folder):
             return []

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
     from mteb.models.model_meta import ModelMeta
 
+    from raylib.models.families import Family
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -68,14 +70,15 @@ class Encoder(ABC):
     fuses: bool = False
     """True when one content may hold text and image together."""
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, family: Family) -> None:
         self.spec = spec
+        self.family = family
         unknown = sorted(set(spec.options()) - self.supported_options)
         if unknown:
             flags = ", ".join("--" + name.replace("_", "-") for name in unknown)
             have = ", ".join("--" + name.replace("_", "-") for name in sorted(self.supported_options)) or "none"
             raise UnsupportedOptionError(
-                f"{spec.name} ({type(self).__name__}) has no option {flags}; it has: {have}. Leave it out for this model."
+                f"{spec.name} (family {family.name}) has no option {flags}; it has: {have}. Leave it out for this model."
             )
 
     @property
