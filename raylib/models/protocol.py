@@ -78,7 +78,7 @@ class Encoder(ABC):
             flags = ", ".join("--" + name.replace("_", "-") for name in unknown)
             have = ", ".join("--" + name.replace("_", "-") for name in sorted(self.supported_options)) or "none"
             raise UnsupportedOptionError(
-                f"{spec.name} (family {family.name}) has no option {flags}; it has: {have}. Leave it out for this model."
+                f"{spec.name} (family {family.name}) has no option {flags}; it has: {have}. Leave it out."
             )
 
     @property
