@@ -1,0 +1,139 @@
+"""Tiny random-weight checkpoints: the visual path on a machine that has no weights.
+
+They show that pages flow through an image model, not that the model is any good; every name says "untrained".
+A checkpoint is a function of its seed alone: built again, anywhere, it has the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+TOKENIZER_TEXT = """
+Return the number of items in a list. Open a file and read its lines as text; raise an error when the file is not found.
+The function takes an object and gives a string. Each argument has a name, a type and a default value. A class holds
+the state of a connection, a socket, a thread or a process. Convert between bytes and strings, encode and decode, parse
+and format dates, times and numbers. Search a document for words, match a pattern, sort by key, group by value. Write
+the output to a path; close the stream at the end. This method is called with the keys of the mapping, and returns True
+if the two sequences are equal, otherwise False. What does the table show? Which page describes the figure on the left?
+How many pages does the report have, and who wrote the summary of the annual energy budget in 2024?
+"""
+"""What the tokenizer below learns its merges from. Any text can be tokenised: unseen words fall apart into bytes."""
+
+
+def build_tokenizer(
+    specials: Mapping[str, str],
+    *,
+    template: str = "$A",
+    extra_tokens: Sequence[str] = (),
+    max_length: int = 77,
+    padding_side: str = "right",
+    vocab_size: int = 700,
+    text: str = TOKENIZER_TEXT,
+) -> PreTrainedTokenizerFast:
+    """A small byte-level BPE tokenizer, built in code and the same every time.
+
+    specials: the tokenizer's own names → token, e.g. {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"};
+    they take ids 0, 1, … in that order, a token named twice once, then `extra_tokens` (such as "<image>").
+    template: how a sequence is wrapped, in `tokenizers`' own notation ("<s> $A </s>").
+    vocab_size: an upper bound on all tokens together; the 256 bytes are always in.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    reserved = list(dict.fromkeys([*specials.values(), *extra_tokens]))
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=reserved,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([text], trainer)
+    if template != "$A":
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=template, special_tokens=[(t, tokenizer.token_to_id(t)) for t in reserved if t in template.split()]
+        )
+    named: dict[str, Any] = dict(specials)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        extra_special_tokens=[t for t in extra_tokens if t not in specials.values()],
+        model_max_length=max_length,
+        padding_side=padding_side,
+        **named,
+    )
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random weights drawn inside depend on `seed` only; the caller's random state is as it was afterwards."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def build_clip(directory: str | Path, seed: int = 0) -> None:
+    """Write a CLIP checkpoint with random weights into `directory`: 96-pixel images, 77 tokens, 64-dim vectors."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
+
+    tokenizer = build_tokenizer(
+        {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},
+        template="<|startoftext|> $A <|endoftext|>",
+    )
+    text = {"vocab_size": len(tokenizer), "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+    text |= {"num_attention_heads": 4, "max_position_embeddings": 77, "projection_dim": 64}
+    text |= {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    vision = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    vision |= {"image_size": 96, "patch_size": 16, "projection_dim": 64}
+    with seeded(seed):
+        model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64))
+    images = CLIPImageProcessor(size={"shortest_edge": 96}, crop_size={"height": 96, "width": 96})
+    model.save_pretrained(directory)
+    CLIPProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(directory)
+
+
+BUILDERS: dict[str, Callable[[str | Path], None]] = {"raylib/untrained-clip": build_clip}
+"""Registered name → what writes its checkpoint."""
+
+BUILD_VERSION = 1
+"""Part of the cache folder's name: raise it when a builder changes what it writes."""
+
+
+def cache_folder() -> Path:
+    """Where what raylib builds for itself is kept: $RAYLIB_CACHE, or ~/.cache/raylib."""
+    return Path(os.environ.get("RAYLIB_CACHE") or Path.home() / ".cache" / "raylib")
+
+
+def checkpoint(name: str) -> Path:
+    """The folder of a registered untrained checkpoint, built on first use.
+
+    Safe when several processes ask at once: each builds aside and the first rename wins.
+    Raises KeyError for a name that is not in BUILDERS.
+    """
+    folder = cache_folder() / "untrained" / f"{name.split('/')[-1]}-v{BUILD_VERSION}"
+    if folder.is_dir():
+        return folder
+    aside = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.part"
+    aside.mkdir(parents=True)
+    try:
+        BUILDERS[name](aside)
+        try:
+            os.rename(aside, folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return folder
