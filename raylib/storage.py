@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from raylib.errors import UserError
 
@@ -110,3 +110,17 @@ def read_text(path: str | Path) -> str:
 
     with fsspec.open(str(path), "r", encoding="utf-8") as stream:
         return stream.read()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@contextmanager
+def open_input(path: str | Path) -> Iterator[Any]:
+    """A seekable binary source that pyarrow can read; memory-mapped where the file is local. Raises OSError."""
+    if not is_remote(path):
+        import pyarrow as pa
+
+        with pa.memory_map(str(path)) as source:
+            yield source
+        return
+    filesystem, name = _filesystem(path)
+    with filesystem.open(name, "rb") as source:
+        yield source

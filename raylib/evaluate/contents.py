@@ -1,0 +1,146 @@
+"""Contents as they lie in a data set: read without decoding, named by what they hold, decoded where they are encoded.
+
+A source is one list of contents of a task (the corpus of a subset, its queries, the inputs of one `encode` call).
+Its rows are what MTEB would hand to a model, except that images stay encoded until a worker needs the pixels.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from raylib.store.keys import field_digest
+
+if TYPE_CHECKING:
+    import datasets
+    from PIL import Image
+
+MAX_IMAGE_PIXELS = 180_000_000
+"""An image of more pixels is refused as a decompression bomb: A4 at 1,200 dpi has 139 million."""
+
+_READ_ROWS = 256
+
+
+class BadContentError(ValueError):
+    """One content cannot be used; the message is the reason, without the content's name."""
+
+
+@dataclass
+class Source:
+    """Rows of a data set as contents.
+
+    name: for a person, e.g. "Vidore2ESGReportsRetrieval/test/french documents". ids: one per row, for messages.
+    texts: the columns that MTEB prepares (text, body, query, …); images: one undecoded image column. Either may
+    be None, not both. required: a field that may not be empty ("text" for queries).
+    """
+
+    name: str
+    ids: list[str]
+    texts: datasets.Dataset | None = None
+    images: datasets.Dataset | None = None
+    required: str | None = None
+    _digests: dict[str, list[bytes]] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_digests": {}}
+
+    @property
+    def fields(self) -> list[str]:
+        """The columns of a row but its id."""
+        names = [c for c in (self.texts.column_names if self.texts is not None else []) if c != "id"]
+        return names + (["image"] if self.images is not None else [])
+
+    def rows(self, indices: Sequence[int], fields: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """The contents at `indices`, as dicts of the asked fields; an image is its encoded bytes, or None."""
+        wanted = self.fields if fields is None else [f for f in fields if f in self.fields]
+        rows: list[dict[str, Any]] = [{} for _ in indices]
+        text_columns = [f for f in wanted if f != "image"]
+        if self.texts is not None and text_columns:
+            batch = self.texts.select_columns(text_columns)[list(indices)]
+            for name in text_columns:
+                for row, value in zip(rows, batch[name], strict=True):
+                    row[name] = value
+        if self.images is not None and "image" in wanted:
+            for row, value in zip(rows, self.images[list(indices)]["image"], strict=True):
+                row["image"] = encoded_image(value)
+        return rows
+
+    def digests(self, fields: Sequence[str]) -> list[dict[str, bytes]]:
+        """Per row, field → `field_digest`. Each field is read and hashed once, whoever asks."""
+        missing = [f for f in fields if f not in self._digests]
+        if missing:
+            found: dict[str, list[bytes]] = {f: [] for f in missing}
+            for start in range(0, len(self), _READ_ROWS):
+                for row in self.rows(range(start, min(start + _READ_ROWS, len(self))), missing):
+                    for name in missing:
+                        found[name].append(field_digest(row[name]))
+            self._digests.update(found)
+        return [{f: self._digests[f][i] for f in fields} for i in range(len(self))]
+
+
+def encoded_image(value: Any) -> bytes | None:
+    """The encoded bytes of an image cell as `datasets` stores it ({"bytes", "path"}), of a PIL image, or None."""
+    if value is None or isinstance(value, bytes):
+        return value
+    if isinstance(value, Mapping):
+        if value.get("bytes") is not None:
+            return value["bytes"]
+        path = value.get("path")
+        if path is None:
+            return None
+        try:
+            with open(path, "rb") as stream:
+                return stream.read()
+        except OSError:
+            return b""  # found unreadable when decoded, and reported there under its id
+    buffer = io.BytesIO()
+    value.save(buffer, format="PNG" if value.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else "TIFF")
+    return buffer.getvalue()
+
+
+def decode_image(data: bytes | None) -> Image.Image:
+    """Bytes → PIL image in its own mode, turned upright by its EXIF tag as `datasets` does.
+
+    Raises BadContentError for a missing, unreadable, empty or far too large image.
+    """
+    from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+    if data is None:
+        raise BadContentError("the image is missing (None)")
+    if not data:
+        raise BadContentError("the image file is empty or cannot be read")
+    try:
+        image = Image.open(io.BytesIO(data))
+        if image.width * image.height > MAX_IMAGE_PIXELS:
+            raise BadContentError(
+                f"decompression bomb: {image.width}×{image.height} pixels; at most {MAX_IMAGE_PIXELS:,}"
+            )
+        if image.width == 0 or image.height == 0:
+            raise BadContentError(f"the image has no pixels ({image.width}×{image.height})")
+        image.load()
+        if image.getexif().get(ExifTags.Base.Orientation) is not None:
+            image = ImageOps.exif_transpose(image)
+    except BadContentError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise BadContentError(f"decompression bomb: {error}") from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
+        raise BadContentError(f"unreadable image: {error}") from error
+    return image
+
+
+def decode_row(row: Mapping[str, Any], required: str | None) -> dict[str, Any]:
+    """A raw row as a model reads it: its image decoded. Raises BadContentError for a content that cannot be used."""
+    decoded = dict(row)
+    if "image" in decoded:
+        decoded["image"] = decode_image(decoded["image"])
+    if "text" in decoded and not isinstance(decoded["text"], str):
+        raise BadContentError(f"the text is {type(decoded['text']).__name__}, expected str")
+    if required is not None and required in decoded and not str(decoded[required] or "").strip():
+        raise BadContentError(f"the {required} is empty")
+    return decoded

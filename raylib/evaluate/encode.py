@@ -1,0 +1,250 @@
+"""The encode stage as plain functions: read, decode and preprocess (any CPU), forward (where the weights are), store.
+
+`encode_locally` runs them in this process; `raylib.cluster.encode` runs the same ones as a Ray Data pipeline.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from raylib.errors import BadContent, ModelError
+from raylib.evaluate.contents import BadContentError, Source, decode_row
+from raylib.evaluate.plan import MicroBatch
+from raylib.models.protocol import Encoder
+from raylib.store.embeddings import Shelf
+from raylib.types import Batch, Embeddings, EncodeContext, Tensors
+
+FLUSH_SECONDS = 5.0
+"""The local run writes what it has at least this often, so that a kill costs no more."""
+
+
+@dataclass
+class Prepared:
+    """A batch after its CPU half: tensors with one row per key, or None when no content of it could be used."""
+
+    keys: list[bytes]
+    tensors: Tensors | None
+    bad: list[BadContent] = field(default_factory=list)
+
+
+@dataclass
+class Encoded:
+    """A batch after its forward. notes: what a person should hear once, e.g. that a batch was halved."""
+
+    keys: list[bytes]
+    embeddings: Embeddings | None
+    bad: list[BadContent] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class EncodeReport:
+    """What one encode stage did. Seconds are wall time; cpu and forward seconds are summed over workers."""
+
+    encoded: int = 0
+    bad: list[BadContent] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    startup_seconds: float = 0.0
+
+    def add(self, part: EncodeReport) -> None:
+        self.encoded += part.encoded
+        self.bad += part.bad
+        self.notes += [note for note in part.notes if note not in self.notes]
+        self.seconds += part.seconds
+        self.startup_seconds += part.startup_seconds
+
+
+Progress = Callable[[int], None]
+"""Told the number of contents that were just finished, stored or found bad."""
+
+
+def prepare(encoder: Encoder, batch: MicroBatch, sources: Sequence[Source]) -> Prepared:
+    """Read, decode and preprocess one batch. A content that cannot be used is set aside with its reason."""
+    rows, keys, bad = [], [], []
+    for key, (at, row) in zip(batch.keys, batch.rows, strict=True):
+        source = sources[at]
+        try:
+            rows.append(decode_row(source.rows([row], encoder.fields)[0], source.required))
+            keys.append(key)
+        except BadContentError as error:
+            bad.append(BadContent(key.hex(), source.name, source.ids[row], str(error)))
+    if not rows:
+        return Prepared([], None, bad)
+    try:
+        return Prepared(keys, encoder.preprocess(_columns(rows), batch.context), bad)
+    except Exception as error:
+        if len(rows) == 1:
+            named = dict(zip(batch.keys, batch.rows, strict=True))[keys[0]]
+            reason = f"preprocessing failed: {type(error).__name__}: {error}"
+            return Prepared([], None, [*bad, _bad(keys[0], named, sources, reason)])
+        return _prepare_one_by_one(encoder, batch, sources, keys, bad, error)
+
+
+def _prepare_one_by_one(
+    encoder: Encoder,
+    batch: MicroBatch,
+    sources: Sequence[Source],
+    keys: list[bytes],
+    bad: list[BadContent],
+    first: Exception,
+) -> Prepared:
+    """Find the contents that make preprocessing fail, and prepare the rest. If all do, the fault is the model's."""
+    place = dict(zip(batch.keys, batch.rows, strict=True))
+    singles = {key: prepare(encoder, MicroBatch(batch.context, [key], [place[key]]), sources) for key in keys}
+    good = [key for key in keys if singles[key].tensors is not None]
+    if not good or len(good) == len(keys):
+        raise ModelError(
+            f"{encoder.spec.name}: preprocessing failed for a batch of {len(keys)}: {type(first).__name__}: {first}"
+        ) from first
+    rest = prepare(encoder, MicroBatch(batch.context, good, [place[key] for key in good]), sources)
+    failed = [b for key in keys if key not in set(good) for b in singles[key].bad]
+    return Prepared(rest.keys, rest.tensors, bad + failed + rest.bad)
+
+
+def _bad(key: bytes, place: tuple[int, int], sources: Sequence[Source], reason: str) -> BadContent:
+    source = sources[place[0]]
+    return BadContent(key.hex(), source.name, source.ids[place[1]], reason)
+
+
+def _columns(rows: list[dict]) -> Batch:
+    """Rows → MTEB's BatchedInput. Only the fields that every row has."""
+    shared = [name for name in rows[0] if all(name in row for row in rows)]
+    return {name: [row[name] for row in rows] for name in shared}
+
+
+def run_forward(encoder: Encoder, prepared: Prepared) -> Encoded:
+    """The forward of one prepared batch, halved as often as memory asks.
+
+    Raises ModelError for NaN or Inf, for a number of vectors other than the number of contents, and when a single
+    content does not fit in memory.
+    """
+    if prepared.tensors is None:
+        return Encoded([], None, prepared.bad)
+    notes: list[str] = []
+    embeddings = _forward_halving(encoder, prepared.tensors, len(prepared.keys), notes)
+    if len(embeddings) != len(prepared.keys):
+        raise ModelError(f"{encoder.spec.name} gave {len(embeddings)} embeddings for {len(prepared.keys)} contents")
+    if not np.isfinite(embeddings.values).all():
+        rows = np.flatnonzero(~np.isfinite(embeddings.values).all(axis=1))
+        owners = np.unique(np.searchsorted(embeddings.offsets, rows, side="right") - 1)
+        raise ModelError(
+            f"{encoder.spec.name} gave NaN or infinite embeddings for {len(owners)} of {len(embeddings)} contents of a "
+            "batch; nothing of that batch was stored. Try --dtype float32 or bfloat16, or check the weights."
+        )
+    if (embeddings.token_counts == 0).any():
+        raise ModelError(f"{encoder.spec.name} gave a content no vector at all; expected at least one token each")
+    return Encoded(prepared.keys, embeddings, prepared.bad, notes)
+
+
+def _forward_halving(encoder: Encoder, tensors: Tensors, n: int, notes: list[str]) -> Embeddings:
+    try:
+        return encoder.forward(tensors)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        if n == 1:
+            raise ModelError(
+                f"{encoder.spec.name}: one content alone does not fit in memory ({_first_line(error)}). "
+                "Use a smaller --max-pixels, --dtype bfloat16, or a larger device."
+            ) from error
+        reason = _first_line(error)
+    _free_device_memory()  # outside the handler, which holds the failed forward's tensors alive
+    half = n // 2
+    notes.append(f"{encoder.spec.name}: out of memory with {n} contents, batch halved to {n - half} ({reason})")
+    parts = [{k: v[:half] for k, v in tensors.items()}, {k: v[half:] for k, v in tensors.items()}]
+    sizes = [half, n - half]
+    return Embeddings.concatenate(_forward_halving(encoder, p, s, notes) for p, s in zip(parts, sizes, strict=True))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that host or device memory ran out, in any of the ways torch and numpy say it."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _free_device_memory() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def encode_locally(
+    encoder: Encoder,
+    batches: Sequence[MicroBatch],
+    sources: Sequence[Source],
+    shelf: Shelf,
+    progress: Progress = lambda n: None,
+) -> EncodeReport:
+    """Encode `batches` in this process and store them: the reference for every faster way.
+
+    One thread prepares the next batch while this one runs the forward.
+    """
+    report = EncodeReport()
+    start = time.perf_counter()
+    encoder.load()
+    report.startup_seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    buffer = _WriteBuffer(shelf)
+    for encoded in _encode_ahead(encoder, batches, sources):
+        buffer.add(encoded)
+        report.add(EncodeReport(len(encoded.keys), encoded.bad, encoded.notes))
+        progress(len(encoded.keys) + len(encoded.bad))
+    buffer.flush()
+    report.seconds = time.perf_counter() - start
+    return report
+
+
+def _encode_ahead(encoder: Encoder, batches: Iterable[MicroBatch], sources: Sequence[Source]) -> Iterator[Encoded]:
+    with ThreadPoolExecutor(1, thread_name_prefix="prepare") as pool:
+        pending = None
+        for batch in batches:
+            upcoming = pool.submit(prepare, encoder, batch, sources)
+            if pending is not None:
+                yield run_forward(encoder, pending.result())
+            pending = upcoming
+        if pending is not None:
+            yield run_forward(encoder, pending.result())
+
+
+class _WriteBuffer:
+    """Collects encoded batches into parts that are worth a file."""
+
+    def __init__(self, shelf: Shelf, max_bytes: int = 64 * 2**20) -> None:
+        self._shelf, self._max_bytes = shelf, max_bytes
+        self._clear()
+
+    def _clear(self) -> None:
+        self._keys: list[bytes] = []
+        self._parts: list[Embeddings] = []
+        self._bytes = 0
+        self._since = time.monotonic()
+
+    def add(self, encoded: Encoded) -> None:
+        if encoded.embeddings is None:
+            return
+        self._keys += encoded.keys
+        self._parts.append(encoded.embeddings)
+        self._bytes += encoded.embeddings.values.nbytes
+        if self._bytes >= self._max_bytes or time.monotonic() - self._since >= FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._keys:
+            self._shelf.write(self._keys, Embeddings.concatenate(self._parts))
+        self._clear()
+
+
+__all__ = ["EncodeContext", "EncodeReport", "Encoded", "Prepared", "encode_locally", "prepare", "run_forward"]

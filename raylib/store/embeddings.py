@@ -1,0 +1,209 @@
+"""The embedding store: vectors on disk, addressed by what they are vectors of. Every job resumes from it.
+
+    <root>/<fingerprint, 16 hex digits>/encoder.json     whose vectors these are
+    <root>/<fingerprint, 16 hex digits>/part-*.parquet   key, token count, vector bytes; one file per write
+
+A part appears whole or not at all, and is never changed. Writers on many machines need no lock: two of them that
+store the same content give it the same key, and the first part read wins. `large_binary` is the fastest ragged
+layout that any Parquet reader can open.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raylib import storage
+from raylib.errors import StoreError
+from raylib.store.keys import KEY_BYTES
+from raylib.types import Embeddings
+
+_PART_SUFFIX = ".parquet"
+
+
+class Shelf:
+    """The vectors of one encoder. Cheap to pickle before its first read; each process reads its own index."""
+
+    def __init__(self, root: str, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+        self.folder = storage.join(root, fingerprint[:16])
+        self._index = _KeyIndex()
+        self._parts: list[str] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_index": _KeyIndex(), "_parts": []}
+
+    def describe(self, identity: Mapping[str, Any]) -> None:
+        """Write encoder.json, for a person who wonders whose vectors these are; checks that the folder is this encoder's."""
+        path = storage.join(self.folder, "encoder.json")
+        if storage.exists(path):
+            found = json.loads(storage.read_text(path)).get("fingerprint")
+            if found != self.fingerprint:
+                raise StoreError(
+                    f"{path} belongs to encoder {found}, not {self.fingerprint}; use another --store folder"
+                )
+            return
+        storage.make_folder(self.folder)
+        text = json.dumps({"fingerprint": self.fingerprint, "identity": dict(identity)}, indent=1, default=str)
+        storage.write_text(path, text + "\n")
+
+    def refresh(self) -> None:
+        """Read the keys of parts that have appeared since the last call."""
+        known = set(self._parts)
+        for path in storage.list_files(self.folder, _PART_SUFFIX):
+            if path not in known:
+                self._index.add(_read_keys(path), len(self._parts))
+                self._parts.append(path)
+
+    def __len__(self) -> int:
+        """Number of stored rows that were known at the last `refresh`."""
+        return len(self._index)
+
+    def contains(self, keys: Sequence[bytes]) -> np.ndarray:
+        """[n] bool: which keys are stored, as of the last `refresh`."""
+        return self._index.find(keys)[0] >= 0
+
+    def write(self, keys: Sequence[bytes], embeddings: Embeddings) -> str:
+        """Store one vector (or token matrix) per key; gives the part's path. Raises UserError on a full disk."""
+        if len(keys) != len(embeddings):
+            raise ValueError(f"{len(keys)} keys for {len(embeddings)} contents")
+        path = storage.join(self.folder, f"part-{uuid.uuid4().hex}{_PART_SUFFIX}")
+        with storage.atomic_write(path) as stream:
+            pq.write_table(_to_table(keys, embeddings, self.fingerprint), stream, compression="none")
+        return path
+
+    def scan(self, keys: Sequence[bytes]) -> Iterator[tuple[np.ndarray, Embeddings]]:
+        """The vectors of `keys`, part by part: pairs of (positions in `keys`, embeddings). One part is held at a time.
+
+        Raises StoreError when a key is not stored, or when a part cannot be read: it is then named.
+        """
+        part, row = self._index.find(keys)
+        if (part < 0).any():
+            self.refresh()
+            part, row = self._index.find(keys)
+        if (part < 0).any():
+            raise StoreError(
+                f"{int((part < 0).sum())} of {len(keys)} contents are not in {self.folder}; encode them first"
+            )
+        order = np.argsort(part, kind="stable")
+        for positions in np.split(order, np.flatnonzero(np.diff(part[order])) + 1):
+            if len(positions):
+                yield positions, _read_part(self._parts[part[positions[0]]]).take(row[positions])
+
+    def get(self, keys: Sequence[bytes]) -> Embeddings:
+        """The vectors of `keys`, in that order; a key may repeat. See `scan` for errors."""
+        if not keys:
+            raise ValueError("no keys were asked for")
+        pieces = list(self.scan(keys))
+        order = np.concatenate([positions for positions, _ in pieces])
+        inverse = np.empty(len(order), dtype=np.int64)
+        inverse[order] = np.arange(len(order))
+        return Embeddings.concatenate([embeddings for _, embeddings in pieces]).take(inverse)
+
+
+class _KeyIndex:
+    """32-byte keys → (part, row), in arrays: 52 bytes a key, where a dict takes 250."""
+
+    def __init__(self) -> None:
+        self._pending: list[tuple[np.ndarray, int]] = []
+        self._keys = np.zeros((0, KEY_BYTES // 8), dtype=np.uint64)
+        self._part = np.zeros(0, dtype=np.int32)
+        self._row = np.zeros(0, dtype=np.int64)
+
+    def __len__(self) -> int:
+        self._merge()
+        return len(self._keys)
+
+    def add(self, keys: np.ndarray, part: int) -> None:
+        """keys [n, 4] uint64, in row order."""
+        self._pending.append((keys, part))
+
+    def _merge(self) -> None:
+        if not self._pending:
+            return
+        keys = np.concatenate([self._keys, *(k for k, _ in self._pending)])
+        part = np.concatenate([self._part, *(np.full(len(k), p, dtype=np.int32) for k, p in self._pending)])
+        row = np.concatenate([self._row, *(np.arange(len(k)) for k, _ in self._pending)])
+        order = np.argsort(keys[:, 0], kind="stable")
+        self._keys, self._part, self._row = keys[order], part[order], row[order]
+        self._pending = []
+
+    def find(self, keys: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+        """(part [n] int32, row [n] int64); part is -1 where the key is unknown."""
+        self._merge()
+        wanted = _as_words(keys)
+        at = np.searchsorted(self._keys[:, 0], wanted[:, 0])
+        part = np.full(len(wanted), -1, dtype=np.int32)
+        row = np.zeros(len(wanted), dtype=np.int64)
+        open_ = np.arange(len(wanted))
+        while len(open_):  # once, but for keys that share their first eight bytes or are stored twice
+            open_ = open_[at[open_] < len(self._keys)]
+            open_ = open_[self._keys[at[open_], 0] == wanted[open_, 0]]
+            same = (self._keys[at[open_]] == wanted[open_]).all(axis=1)
+            hit = open_[same]
+            part[hit], row[hit] = self._part[at[hit]], self._row[at[hit]]
+            open_ = open_[~same]
+            at[open_] += 1
+        return part, row
+
+
+def _as_words(keys: Sequence[bytes]) -> np.ndarray:
+    """[n, 4] uint64 view of 32-byte keys."""
+    return np.frombuffer(b"".join(keys), dtype=np.uint64).reshape(-1, KEY_BYTES // 8)
+
+
+def _to_table(keys: Sequence[bytes], embeddings: Embeddings, fingerprint: str) -> pa.Table:
+    """The columns of a part; the vector column is built over the values' own memory."""
+    values = np.ascontiguousarray(embeddings.values)
+    offsets = embeddings.offsets * (embeddings.dim * values.itemsize)
+    buffers = [None, pa.py_buffer(np.ascontiguousarray(offsets)), pa.py_buffer(values)]
+    schema = pa.schema(
+        [("key", pa.binary(KEY_BYTES)), ("tokens", pa.int32()), ("vector", pa.large_binary())],
+        metadata={"dim": str(embeddings.dim), "dtype": values.dtype.name, "fingerprint": fingerprint},
+    )
+    columns = [
+        pa.array(list(keys), pa.binary(KEY_BYTES)),
+        pa.array(embeddings.token_counts, pa.int32()),
+        pa.Array.from_buffers(pa.large_binary(), len(keys), buffers),
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _read_table(path: str, columns: list[str]) -> pa.Table:
+    try:
+        with storage.open_input(path) as source:
+            return pq.read_table(source, columns=columns)
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise StoreError(
+            f"{path} cannot be read ({error}). Delete the file: its contents are then encoded again."
+        ) from error
+
+
+def _read_keys(path: str) -> np.ndarray:
+    """[n, 4] uint64."""
+    column = _read_table(path, ["key"]).column("key").combine_chunks()
+    return _as_words([column.cast(pa.binary()).to_pylist()][0]) if len(column) else np.zeros((0, 4), np.uint64)
+
+
+def _read_part(path: str) -> Embeddings:
+    table = _read_table(path, ["tokens", "vector"]).combine_chunks()
+    meta = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+    try:
+        dim, dtype = int(meta["dim"]), np.dtype(meta["dtype"])
+        vector = table.column("vector").chunk(0)
+        start, stop = vector.offset, vector.offset + len(vector)
+        byte_offsets = np.frombuffer(vector.buffers()[1], dtype=np.int64)[start : stop + 1]
+        values = np.frombuffer(vector.buffers()[2], dtype=dtype)[
+            byte_offsets[0] // dtype.itemsize : byte_offsets[-1] // dtype.itemsize
+        ]
+        offsets = np.zeros(len(table) + 1, dtype=np.int64)
+        np.cumsum(table.column("tokens").to_numpy(), out=offsets[1:])
+        return Embeddings(values.reshape(-1, dim), offsets)
+    except (KeyError, ValueError, TypeError, IndexError) as error:
+        raise StoreError(f"{path} is no part of an embedding store ({error}). Delete the file.") from error
