@@ -1,0 +1,122 @@
+"""What every encoder that runs on torch shares: number format, device, LoRA adapter, and the way out to numpy."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from raylib.errors import ModelError, UserError
+from raylib.models.protocol import ModelSpec
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+def dtype_name(spec: ModelSpec, default: str = "float32") -> str:
+    """The number format that the model runs in; raises UserError for one that is not in DTYPES."""
+    name = spec.dtype or default
+    if name not in DTYPES:
+        raise UserError(f"--dtype is {name!r}; expected one of {', '.join(DTYPES)}")
+    return name
+
+
+def torch_dtype(spec: ModelSpec, default: str = "float32") -> torch.dtype:
+    import torch
+
+    return getattr(torch, dtype_name(spec, default))
+
+
+def device_name(spec: ModelSpec) -> str:
+    """spec.device, else "cuda" where there is one, else "cpu"; asked where the forward runs, not in the driver.
+
+    Raises ModelError when the device asked for is not here.
+    """
+    import torch
+
+    name = spec.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        kind = torch.device(name).type
+    except RuntimeError as error:
+        raise UserError(f"--device is {name!r}; expected cpu, cuda or cuda:N") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"{spec.name}: device {name!r} was asked for and this process sees no GPU. Use --device cpu.")
+    return name
+
+
+def to_numpy(vectors: torch.Tensor, dtype: str) -> np.ndarray:
+    """Any shape, any float format, any device → numpy float32 where the model ran in float32, float16 otherwise."""
+    import torch
+
+    target = torch.float32 if dtype == "float32" else torch.float16
+    return vectors.detach().to(device="cpu", dtype=target).numpy()
+
+
+def with_adapter(model: Any, adapter: str | None) -> Any:
+    """`model` with the peft adapter (LoRA) of that folder merged into its weights; `model` itself for None.
+
+    Works in the number format that the model is in: load the adapter before casting down.
+    Raises UserError when the adapter was made for another architecture or another size, even for a part of it:
+    peft itself only warns, and the missing part would stay random.
+    """
+    if adapter is None:
+        return model
+    from peft import PeftModel
+
+    if not (Path(adapter) / "adapter_config.json").is_file():
+        raise UserError(f"--adapter {adapter}: no adapter_config.json there; expected a folder that peft saved")
+    advice = f"--adapter {adapter} does not fit {type(model).__name__}; use the base model it was trained from"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            adapted = PeftModel.from_pretrained(model, adapter)
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"{advice} ({reason})") from error
+    for warning in caught:
+        text = str(warning.message)
+        if "missing adapter keys" in text:
+            raise UserError(f"{advice} ({text.splitlines()[0][:300]})")
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    unexpected = _unexpected_keys(adapted, adapter)
+    if unexpected:
+        raise UserError(f"{advice} (it has weights that the model has no place for, such as {unexpected[0]})")
+    merged: Any = adapted.merge_and_unload()  # pyright: ignore[reportCallIssue]
+    merged.eval()
+    return merged
+
+
+def _unexpected_keys(adapted: Any, adapter: str) -> list[str]:
+    """LoRA weights of the saved adapter that the adapted model has no tensor for."""
+    from peft import get_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    have = set(get_peft_model_state_dict(adapted))
+    return sorted(key for key in load_peft_weights(adapter, device="cpu") if "lora_" in key and key not in have)
+
+
+def rgb(image: Image.Image, *, over_white: bool = True) -> Image.Image:
+    """Any PIL image → RGB as it would be shown: transparency over white, 16 bits scaled down to 8.
+
+    PIL's own convert() clips 16-bit grey to white, and shows what colour a transparent pixel hides: over_white=False
+    keeps the latter, for families whose published scores were made that way.
+    """
+    from PIL import Image
+
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        grey = np.asarray(image, dtype=np.float64)
+        if image.mode != "F" and grey.size and grey.max() > 255:
+            grey = grey / 257
+        return Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8)).convert("RGB")
+    if over_white and ("A" in image.getbands() or "transparency" in image.info):
+        shown = image.convert("RGBA")
+        page = Image.new("RGBA", shown.size, "white")
+        return Image.alpha_composite(page, shown).convert("RGB")
+    return image.convert("RGB")
