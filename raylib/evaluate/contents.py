@@ -42,12 +42,13 @@ class Source:
     images: datasets.Dataset | None = None
     required: str | None = None
     _digests: dict[str, list[bytes]] = field(default_factory=dict, repr=False)
+    _lengths: list[int] = field(default_factory=list, repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_digests": {}}
+        return {**self.__dict__, "_digests": {}, "_lengths": []}
 
     @property
     def fields(self) -> list[str]:
@@ -59,12 +60,12 @@ class Source:
         """The contents at `indices`, as dicts of the asked fields; an image is its encoded bytes, or None."""
         wanted = self.fields if fields is None else [f for f in fields if f in self.fields]
         rows: list[dict[str, Any]] = [{} for _ in indices]
-        text_columns = [f for f in wanted if f != "image"]
-        if self.texts is not None and text_columns:
-            batch = self.texts.select_columns(text_columns)[list(indices)]
-            for name in text_columns:
-                for row, value in zip(rows, batch[name], strict=True):
-                    row[name] = value
+        if self.texts is not None and any(f != "image" for f in wanted):
+            batch = self.texts[list(indices)]
+            for name in wanted:
+                if name != "image":
+                    for row, value in zip(rows, batch[name], strict=True):
+                        row[name] = value
         if self.images is not None and "image" in wanted:
             for row, value in zip(rows, self.images[list(indices)]["image"], strict=True):
                 row["image"] = encoded_image(value)
@@ -79,8 +80,15 @@ class Source:
                 for row in self.rows(range(start, min(start + _READ_ROWS, len(self))), missing):
                     for name in missing:
                         found[name].append(field_digest(row[name]))
+                    if "text" in missing:
+                        self._lengths.append(len(row["text"]) if isinstance(row["text"], str) else 0)
             self._digests.update(found)
         return [{f: self._digests[f][i] for f in fields} for i in range(len(self))]
+
+    def text_lengths(self) -> list[int]:
+        """Per row, the characters of its text; they are counted while "text" is hashed."""
+        self.digests(["text"])
+        return self._lengths
 
 
 def encoded_image(value: Any) -> bytes | None:

@@ -17,7 +17,7 @@ from raylib.evaluate.contents import BadContentError, Source, decode_row
 from raylib.evaluate.plan import MicroBatch
 from raylib.models.protocol import Encoder
 from raylib.store.embeddings import Shelf
-from raylib.types import Batch, Embeddings, EncodeContext, Tensors
+from raylib.types import Batch, Embeddings, Tensors
 
 FLUSH_SECONDS = 5.0
 """The local run writes what it has at least this often, so that a kill costs no more."""
@@ -67,13 +67,12 @@ Progress = Callable[[int], None]
 def prepare(encoder: Encoder, batch: MicroBatch, sources: Sequence[Source]) -> Prepared:
     """Read, decode and preprocess one batch. A content that cannot be used is set aside with its reason."""
     rows, keys, bad = [], [], []
-    for key, (at, row) in zip(batch.keys, batch.rows, strict=True):
-        source = sources[at]
+    for key, place, raw in zip(batch.keys, batch.rows, _read(encoder, batch, sources), strict=True):
         try:
-            rows.append(decode_row(source.rows([row], encoder.fields)[0], source.required))
+            rows.append(decode_row(raw, sources[place[0]].required))
             keys.append(key)
         except BadContentError as error:
-            bad.append(BadContent(key.hex(), source.name, source.ids[row], str(error)))
+            bad.append(_bad(key, place, sources, str(error)))
     if not rows:
         return Prepared([], None, bad)
     try:
@@ -84,6 +83,16 @@ def prepare(encoder: Encoder, batch: MicroBatch, sources: Sequence[Source]) -> P
             reason = f"preprocessing failed: {type(error).__name__}: {error}"
             return Prepared([], None, [*bad, _bad(keys[0], named, sources, reason)])
         return _prepare_one_by_one(encoder, batch, sources, keys, bad, error)
+
+
+def _read(encoder: Encoder, batch: MicroBatch, sources: Sequence[Source]) -> list[dict]:
+    """The raw rows of a batch, in its order, with one read per source."""
+    raw: list[dict] = [{} for _ in batch.rows]
+    for at in {at for at, _ in batch.rows}:
+        mine = [i for i, place in enumerate(batch.rows) if place[0] == at]
+        for i, row in zip(mine, sources[at].rows([batch.rows[i][1] for i in mine], encoder.fields), strict=True):
+            raw[i] = row
+    return raw
 
 
 def _prepare_one_by_one(
@@ -245,6 +254,3 @@ class _WriteBuffer:
         if self._keys:
             self._shelf.write(self._keys, Embeddings.concatenate(self._parts))
         self._clear()
-
-
-__all__ = ["EncodeContext", "EncodeReport", "Encoded", "Prepared", "encode_locally", "prepare", "run_forward"]

@@ -1,4 +1,4 @@
-"""What must be encoded: every distinct content of the tasks, once, in batches that do not depend on who encodes them."""
+"""What must be encoded: every distinct content of the tasks, once, in batches that are the same wherever they run."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from raylib.errors import UserError
 from raylib.evaluate.contents import Source
 from raylib.models.protocol import Encoder
 from raylib.store.keys import content_key
@@ -46,8 +47,9 @@ class Plan:
         """Plan every row of `source`; gives one key per row. Equal contents give equal keys and are planned once."""
         names = source.fields if self.encoder.fields is None else [f for f in self.encoder.fields if f in source.fields]
         if not names:
-            raise ValueError(
-                f"{source.name} has fields {source.fields}; {self.encoder.spec.name} reads {self.encoder.fields}"
+            raise UserError(
+                f"{source.name} has {', '.join(source.fields)}; {self.encoder.spec.name} reads "
+                f"{', '.join(self.encoder.fields or ())}. Choose a model or a task of the other modality."
             )
         at = len(self.sources)
         self.sources.append(source)
@@ -64,7 +66,7 @@ class Plan:
         return [key for group in self._groups.values() for key in group]
 
     def batches(self, batch_size: int, stored: set[bytes] | frozenset[bytes] = frozenset()) -> list[MicroBatch]:
-        """Batches of at most `batch_size` contents of one context, similar lengths together, without the stored ones."""
+        """At most `batch_size` contents of one context each, similar lengths together, without the stored ones."""
         batches = []
         for (context, names), group in self._groups.items():
             keys = list(group)
@@ -81,12 +83,7 @@ class Plan:
     def _lengths(self, rows: Sequence[tuple[int, int]], names: tuple[str, ...]) -> np.ndarray:
         """[n] characters of text; 0 for contents without text, which then keep their order."""
         lengths = np.zeros(len(rows), dtype=np.int64)
-        if "text" not in names:
-            return lengths
-        texts: dict[int, list[int]] = {}
-        for at in {source for source, _ in rows}:
-            column = self.sources[at].rows(range(len(self.sources[at])), ["text"])
-            texts[at] = [len(row["text"]) if isinstance(row["text"], str) else 0 for row in column]
-        for i, (at, row) in enumerate(rows):
-            lengths[i] = texts[at][row]
+        if "text" in names:
+            by_source = {at: self.sources[at].text_lengths() for at in {source for source, _ in rows}}
+            lengths[:] = [by_source[at][row] for at, row in rows]
         return lengths

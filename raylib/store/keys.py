@@ -14,7 +14,7 @@ KEY_BYTES = 32
 
 
 def field_digest(value: Any) -> bytes:
-    """SHA-256 of one field of a content: text, image bytes as stored, or JSON-able data. A type never equals another."""
+    """SHA-256 of one field of a content: text, image bytes as stored, or JSON-able data; types never equal others."""
     if isinstance(value, bytes):
         return hashlib.sha256(b"b" + value).digest()
     if isinstance(value, str):
