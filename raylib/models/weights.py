@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from raylib.errors import ModelError, UserError
+from raylib.models import untrained
 from raylib.models.protocol import ModelSpec
 
 logger = logging.getLogger(__name__)
@@ -117,14 +118,18 @@ def snapshot(name: str, revision: str | None = None) -> Path | None:
     return folder if commit and folder.is_dir() else None
 
 
-def source_identity(spec: ModelSpec, *, location: str | Path | None = None) -> dict[str, Any]:
+def location(spec: ModelSpec) -> str:
+    """What a from_pretrained takes for this spec: its name or directory; an untrained name's own checkpoint."""
+    return str(untrained.checkpoint(spec.name)) if spec.name in untrained.BUILDERS else spec.name
+
+
+def source_identity(spec: ModelSpec) -> dict[str, Any]:
     """The part of an encoder's identity that says which weights: of the model, and of its adapter if it has one.
 
-    location: where the files are when spec.name is a registered name and not itself the directory.
     Raises ModelError for a hub name whose commit cannot be known: its vectors could not be told from those of
     another commit.
     """
-    place = str(location or spec.name)
+    place = location(spec)
     identity: dict[str, Any]
     if os.path.isdir(place):
         identity = {"weights": weights_digest(place)}

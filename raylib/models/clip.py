@@ -1,0 +1,93 @@
+"""Two-tower image and text models of transformers: CLIP, SigLIP, SigLIP 2.
+
+Vectors are those of MTEB's CLIPModel and SiglipModelWrapper: not normalised, and for a content with text and image
+the sum of both. They are compared by cosine.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from raylib.errors import UserError
+from raylib.models.families import Family
+from raylib.models.loading import rgb, to_numpy, torch_dtype, with_adapter
+from raylib.models.protocol import ModelSpec
+from raylib.models.torch_encoder import TorchEncoder
+from raylib.types import Batch, Embeddings, EncodeContext, Tensors
+
+if TYPE_CHECKING:
+    import torch
+
+_TEXT_INPUTS = ("input_ids", "attention_mask")
+_IMAGE_INPUTS = ("pixel_values", "pixel_attention_mask", "spatial_shapes")
+
+
+class ClipEncoder(TorchEncoder):
+    """family.settings: padding (of texts: True or "max_length"), over_white (what a transparent pixel shows)."""
+
+    supported_options: ClassVar[frozenset[str]] = frozenset({"dtype", "adapter"})
+    similarity = "cosine"
+
+    def __init__(self, spec: ModelSpec, family: Family) -> None:
+        super().__init__(spec, family)
+        self.modalities = frozenset({"text", "image"})
+        self.fuses = True
+
+    def load_processor(self) -> Any:
+        from transformers import AutoConfig, AutoProcessor
+
+        processor = AutoProcessor.from_pretrained(self.location, **self.pretrained())
+        config = AutoConfig.from_pretrained(self.location, **self.pretrained())
+        # Some checkpoints leave the tokenizer without a limit; the tower's positions are the real one (77 or 64).
+        limit = config.text_config.max_position_embeddings
+        processor.tokenizer.model_max_length = min(processor.tokenizer.model_max_length, limit)
+        return processor
+
+    def load_model(self) -> Any:
+        import torch
+        from transformers import AutoModel
+
+        # An adapter is merged in float32, and only then cast: merging in half precision loses its small updates.
+        dtype = torch.float32 if self.spec.adapter else torch_dtype(self.spec)
+        model = AutoModel.from_pretrained(self.location, dtype=dtype, **self.pretrained())
+        model = with_adapter(model, self.spec.adapter)
+        return model.to(device=self.device, dtype=torch_dtype(self.spec)).eval()
+
+    def preprocess(self, batch: Batch, context: EncodeContext) -> Tensors:
+        """Gives input_ids and attention_mask [n, tokens] for texts; pixel_values [n, 3, height, width] for images
+        (SigLIP 2 NaFlex: [n, patches, values], with its mask and shapes)."""
+        del context  # no prompts
+        tensors: Tensors = {}
+        if "text" in batch:
+            texts = self.processor(
+                text=list(batch["text"]),
+                padding=self.family.settings["padding"],
+                truncation=True,
+                max_length=self.processor.tokenizer.model_max_length,
+                return_tensors="np",
+            )
+            tensors.update({name: texts[name] for name in _TEXT_INPUTS if name in texts})
+        if "image" in batch:
+            over_white = self.family.settings["over_white"]
+            pictures = [rgb(image, over_white=over_white) for image in batch["image"]]
+            images = self.processor(images=pictures, return_tensors="pt")
+            tensors.update({name: images[name].numpy() for name in _IMAGE_INPUTS if name in images})
+        if not tensors:
+            raise UserError(f"{self.spec.name} encodes text and images; this content has {sorted(batch) or 'nothing'}")
+        return tensors
+
+    def forward(self, tensors: Tensors) -> Embeddings:
+        import torch
+
+        inputs = self.on_device(tensors)
+        with torch.inference_mode():
+            vectors: torch.Tensor | None = None
+            if "input_ids" in inputs:
+                texts = {name: inputs[name] for name in _TEXT_INPUTS if name in inputs}
+                vectors = self.model.get_text_features(**texts).pooler_output
+            if "pixel_values" in inputs:
+                images = {name: inputs[name] for name in _IMAGE_INPUTS if name in inputs}
+                pictures = self.model.get_image_features(**images).pooler_output
+                vectors = pictures if vectors is None else vectors + pictures
+        assert vectors is not None, "preprocess gives texts or images"
+        return Embeddings.from_dense(to_numpy(vectors, self.dtype))

@@ -1,0 +1,112 @@
+"""The base of encoders that run a torch model: lazy halves, pickling without weights, and what identifies them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from raylib.errors import ModelError, RaylibError
+from raylib.models.families import Family
+from raylib.models.loading import device_name, dtype_name
+from raylib.models.protocol import Encoder, ModelSpec
+from raylib.models.weights import location, source_identity
+from raylib.types import Tensors
+
+if TYPE_CHECKING:
+    import torch
+    from mteb.models.model_meta import ModelMeta
+
+
+class TorchEncoder(Encoder):
+    """Subclasses give `load_processor`, `load_model`, `preprocess`, `forward`, and `settings` where they have any.
+
+    `processor` and `model` are loaded on first use and left behind when the encoder is pickled.
+    """
+
+    ENCODING_VERSION: ClassVar[int] = 1
+    """Raised when the same weights and settings would give other vectors than before."""
+
+    def __init__(self, spec: ModelSpec, family: Family) -> None:
+        super().__init__(spec, family)
+        self.dtype = dtype_name(spec)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Besides weights and dtype, what decides a vector: pooling, dim, preprocessing. JSON-able."""
+        return {}
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return {
+            "family": self.family.name,
+            "version": self.ENCODING_VERSION,
+            **source_identity(self.spec),
+            "dtype": self.dtype,
+            **self.settings,
+        }
+
+    @abstractmethod
+    def load_processor(self) -> Any:
+        """The tokenizer or image processor, without weights; any failure becomes a ModelError."""
+
+    @abstractmethod
+    def load_model(self) -> Any:
+        """The model in self.dtype, on self.device, in eval mode; any failure becomes a ModelError."""
+
+    @cached_property
+    def processor(self) -> Any:
+        with self._named_failure("its processor cannot be loaded"):
+            return self.load_processor()
+
+    @cached_property
+    def model(self) -> Any:
+        with self._named_failure("its weights cannot be loaded"):
+            return self.load_model()
+
+    @cached_property
+    def device(self) -> str:
+        return device_name(self.spec)
+
+    def load(self) -> None:
+        _ = self.model
+
+    def pretrained(self) -> dict[str, Any]:
+        """Keyword arguments that every from_pretrained of this encoder takes; the name or folder is `location`."""
+        return {"revision": self.spec.revision, "trust_remote_code": self.spec.trust_remote_code}
+
+    @property
+    def location(self) -> str:
+        return location(self.spec)
+
+    def on_device(self, tensors: Tensors) -> dict[str, torch.Tensor]:
+        """Arrays → torch tensors where the model is; floats in the model's number format."""
+        import torch
+
+        moved = {}
+        for name, array in tensors.items():
+            tensor = torch.from_numpy(np.array(array)).to(self.device)  # a copy: arrays out of a store are read-only
+            moved[name] = tensor.to(getattr(torch, self.dtype)) if tensor.is_floating_point() else tensor
+        return moved
+
+    def model_meta(self) -> ModelMeta | None:
+        from mteb.models.model_implementations import MODEL_REGISTRY
+
+        return MODEL_REGISTRY.get(self.spec.name)
+
+    @contextmanager
+    def _named_failure(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except RaylibError:
+            raise
+        except Exception as error:  # upstream loaders raise anything from KeyError to RuntimeError
+            reason = " ".join(str(error).split())[:400]
+            raise ModelError(f"{self.spec.name}: {what}: {type(error).__name__}: {reason}") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("model", "processor", "device")}
