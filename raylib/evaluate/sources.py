@@ -1,0 +1,66 @@
+"""What MTEB would hand to a model, as sources: the same columns and texts, images left encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from raylib.evaluate.contents import Source, encoded_image
+
+if TYPE_CHECKING:
+    import datasets
+    from mteb.abstasks.task_metadata import TaskMetadata
+    from torch.utils.data import DataLoader
+
+
+def retrieval_source(
+    data: datasets.Dataset, metadata: TaskMetadata, role: str, *, name: str, limit_to: Sequence[int] | None = None
+) -> Source:
+    """The corpus (role "document") or the queries of one subset.
+
+    MTEB prepares the text columns (title joined, instruction added, columns of other modalities dropped); images go
+    round that step, which would copy them. limit_to: rows to keep.
+    """
+    from mteb._create_dataloaders import create_dataloader
+    from mteb.types import PromptType
+
+    if limit_to is not None:
+        data = data.select(limit_to)
+    prompt_type = PromptType(role)
+    wanted = metadata.get_modalities(prompt_type)
+    images = _undecoded(data.select_columns(["image"])) if "image" in wanted and "image" in data.column_names else None
+    texts: Any = None
+    if "text" in wanted and "text" in data.column_names:
+        plain = data.remove_columns([c for c in ("image", "audio", "video") if c in data.column_names])
+        texts = create_dataloader(plain, task_metadata=metadata, prompt_type=prompt_type).dataset
+    ids = [str(i) for i in data["id"]]
+    return Source(name, ids, texts, images, required="text" if role == "query" else None)
+
+
+def loader_source(loader: DataLoader, *, name: str, required: str | None = None) -> Source:
+    """The inputs of one `encode` call. Reads the loader's data set undecoded where it is a Hugging Face one."""
+    import datasets
+
+    data: Any = loader.dataset
+    if isinstance(data, datasets.Dataset):
+        images = _undecoded(data.select_columns(["image"])) if "image" in data.column_names else None
+        kept = [c for c in data.column_names if c != "image"]
+        ids = [str(i) for i in data["id"]] if "id" in kept else [f"row {i}" for i in range(len(data))]
+        return Source(name, ids, data.select_columns(kept) if kept else None, images, required)
+    rows: dict[str, list[Any]] = {}
+    for batch in loader:  # MTEB's own image lists: already decoded, one by one
+        for column, values in batch.items():
+            rows.setdefault(column, []).extend([encoded_image(v) for v in values] if column == "image" else values)
+    n = len(next(iter(rows.values()))) if rows else 0
+    images = datasets.Dataset.from_dict({"image": rows.pop("image")}) if "image" in rows else None
+    texts = datasets.Dataset.from_dict(rows) if rows else None
+    return Source(name, [f"row {i}" for i in range(n)], texts, images, required)
+
+
+def _undecoded(data: datasets.Dataset) -> datasets.Dataset:
+    """The image column as stored: {"bytes", "path"}."""
+    import datasets
+
+    if isinstance(data.features["image"], datasets.Image):
+        return data.cast_column("image", datasets.Image(decode=False))
+    return data

@@ -1,0 +1,83 @@
+"""Toy models whose vectors depend on the content alone, as plain MTEB models: what raylib must agree with."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from mteb.models.abs_encoder import AbsEncoder
+from mteb.models.model_meta import ModelMeta, ScoringFunction
+
+DIM = 48
+
+
+def _seeded(text: bytes, n: int = DIM) -> np.ndarray:
+    seed = int.from_bytes(hashlib.sha256(text).digest()[:8], "little")
+    return np.random.default_rng(seed).normal(size=n).astype(np.float32)
+
+
+def _tokens_of(text: str | None, image: Any) -> list[bytes]:
+    """The words of a text and the quarters of an image, as bytes: what a toy "reads" of a content."""
+    tokens = [word.encode() for word in (text or "").lower().split()] if text is not None else []
+    if image is not None:
+        width, height = image.size
+        boxes = [(x * width // 2, y * height // 2, (x + 1) * width // 2, (y + 1) * height // 2) for x in (0, 1) for y in (0, 1)]
+        tokens += [repr((image.mode, image.size)).encode() + image.crop(box).tobytes() for box in boxes]
+    return tokens or [b"nothing"]
+
+
+def token_matrix(text: str | None, image: Any) -> np.ndarray:
+    """[tokens, DIM] float32, rows of length 1."""
+    rows = np.stack([_seeded(token) for token in _tokens_of(text, image)])
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def meta(name: str, scoring: ScoringFunction) -> ModelMeta:
+    return ModelMeta.create_empty(
+        {"name": f"toy/{name}", "revision": "1", "similarity_fn_name": scoring, "modalities": ["text", "image"]}
+    )
+
+
+class ToyModel(AbsEncoder):
+    """Dense: the mean of the token vectors. Counts the contents it has encoded."""
+
+    def __init__(self) -> None:
+        self.mteb_model_meta = meta("dense", ScoringFunction.COSINE)
+        self.model = None
+        self.encoded = 0
+
+    def _matrices(self, inputs: Any) -> list[np.ndarray]:
+        matrices = []
+        for batch in inputs:
+            n = len(next(iter(batch.values())))
+            texts, images = batch.get("text") or [None] * n, batch.get("image") or [None] * n
+            matrices += [token_matrix(t, i) for t, i in zip(texts, images, strict=True)]
+        self.encoded += len(matrices)
+        return matrices
+
+    def encode(self, inputs: Any, *, task_metadata: Any, hf_split: str, hf_subset: str, prompt_type: Any = None, **kwargs: Any):
+        del task_metadata, hf_split, hf_subset, prompt_type, kwargs
+        return np.stack([m.mean(axis=0) for m in self._matrices(inputs)])
+
+
+class ToyLateModel(ToyModel):
+    """Late interaction: a list of token matrices, scored by MTEB's MaxSim."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mteb_model_meta = meta("late", ScoringFunction.MAX_SIM)
+
+    def encode(self, inputs: Any, *, task_metadata: Any, hf_split: str, hf_subset: str, prompt_type: Any = None, **kwargs: Any):
+        import torch
+
+        del task_metadata, hf_split, hf_subset, prompt_type, kwargs
+        return [torch.from_numpy(m) for m in self._matrices(inputs)]
+
+
+def dense() -> ToyModel:
+    return ToyModel()
+
+
+def late() -> ToyLateModel:
+    return ToyLateModel()
