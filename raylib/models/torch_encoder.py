@@ -14,7 +14,7 @@ from raylib.errors import ModelError, RaylibError
 from raylib.models.families import Family
 from raylib.models.loading import device_name, dtype_name
 from raylib.models.protocol import Encoder, ModelSpec
-from raylib.models.weights import location, source_identity
+from raylib.models.weights import model_location, source_identity
 from raylib.types import Tensors
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class TorchEncoder(Encoder):
 
     @property
     def location(self) -> str:
-        return location(self.spec)
+        return model_location(self.spec)
 
     def on_device(self, tensors: Tensors) -> dict[str, torch.Tensor]:
         """Arrays → torch tensors where the model is; floats in the model's number format."""

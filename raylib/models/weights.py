@@ -7,9 +7,11 @@ lost nor mixed up.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,18 +120,19 @@ def snapshot(name: str, revision: str | None = None) -> Path | None:
     return folder if commit and folder.is_dir() else None
 
 
-def location(spec: ModelSpec) -> str:
+def model_location(spec: ModelSpec) -> str:
     """What a from_pretrained takes for this spec: its name or directory; an untrained name's own checkpoint."""
     return str(untrained.checkpoint(spec.name)) if spec.name in untrained.BUILDERS else spec.name
 
 
-def source_identity(spec: ModelSpec) -> dict[str, Any]:
+def source_identity(spec: ModelSpec, *, location: str | None = None) -> dict[str, Any]:
     """The part of an encoder's identity that says which weights: of the model, and of its adapter if it has one.
 
+    location: where the weights are, when not where `model_location` says.
     Raises ModelError for a hub name whose commit cannot be known: its vectors could not be told from those of
     another commit.
     """
-    place = location(spec)
+    place = location or model_location(spec)
     identity: dict[str, Any]
     if os.path.isdir(place):
         identity = {"weights": weights_digest(place)}
@@ -144,3 +147,15 @@ def source_identity(spec: ModelSpec) -> dict[str, Any]:
     if spec.adapter is not None:
         identity["adapter"] = weights_digest(spec.adapter)
     return identity
+
+
+def adapter_base_identity(place: str, spec: ModelSpec) -> dict[str, Any] | None:
+    """The identity of the base model, where `place` is itself a peft adapter beside which no base weights lie."""
+    config = Path(place) / "adapter_config.json"
+    if not config.is_file():
+        return None
+    try:
+        base = json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{config} does not name its base model ({error}); save the adapter with peft again") from error
+    return source_identity(replace(spec, name=base, revision=None, adapter=None))

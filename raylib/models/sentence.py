@@ -1,0 +1,225 @@
+"""Text models of sentence-transformers: EmbeddingGemma, Qwen3-Embedding, BGE-M3 (dense) and their like.
+
+All modules of the model run, as sentence-transformers runs them (transformer, pooling, dense layers, normalise). The
+CPU half uses the library's own Transformer module over a model without weights, so that prompts, truncation, padding
+side and lower-casing are its own too. `--embedding-dim` cuts after the last module, as its `truncate_dim` does, and
+makes the rest unit length again where the model's last module does that (cosine scores are the same either way).
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from raylib.errors import ModelError, UnsupportedOptionError, UserError
+from raylib.models.families import Family
+from raylib.models.loading import to_numpy, torch_dtype, with_adapter
+from raylib.models.pooling import normalise, truncate
+from raylib.models.protocol import ModelSpec
+from raylib.models.torch_encoder import TorchEncoder
+from raylib.models.weights import adapter_base_identity
+from raylib.types import Batch, Embeddings, EncodeContext, Role, Similarity, Tensors
+
+if TYPE_CHECKING:
+    from mteb.abstasks.task_metadata import TaskMetadata
+
+POOLINGS = {
+    "cls": "cls",
+    "mean": "mean",
+    "last": "lasttoken",
+    "max": "max",
+    "weightedmean": "weightedmean",
+    "mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+}
+"""--pooling → the library's pooling_mode."""
+
+
+class SentenceEncoder(TorchEncoder):
+    """family.settings: prompts (task, task type or role → text, in place of the model's own), query_instruction (a
+    template around the task's instruction, for queries and contents without a role)."""
+
+    supported_options: ClassVar[frozenset[str]] = frozenset({"dtype", "adapter", "pooling", "embedding_dim"})
+    fields: ClassVar[tuple[str, ...] | None] = ("text",)
+
+    def __init__(self, spec: ModelSpec, family: Family) -> None:
+        super().__init__(spec, family)
+        if spec.pooling is not None and spec.pooling not in POOLINGS:
+            raise UserError(f"--pooling is {spec.pooling!r}; expected one of {', '.join(POOLINGS)}")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        base = adapter_base_identity(self.location, self.spec)
+        return {"pooling": self.spec.pooling, "dim": self.spec.embedding_dim, **({"base": base} if base else {})}
+
+    # What the model's own files say, without its weights.
+
+    def _json(self, name: str) -> Any:
+        """A JSON file of the model; None where it has none. Raises UserError naming a file that is no JSON."""
+        from sentence_transformers.util import load_file_path
+
+        path = load_file_path(self.location, name, revision=self.spec.revision)
+        if path is None:
+            return None
+        try:
+            with open(path, encoding="utf-8") as stream:
+                return json.load(stream)
+        except ValueError as error:
+            raise UserError(f"{path} is not valid JSON ({error}); the checkpoint is damaged, copy it again") from error
+
+    @cached_property
+    def _config(self) -> dict[str, Any]:
+        return self._json("config_sentence_transformers.json") or {}
+
+    @property
+    def similarity(self) -> Similarity:  # pyright: ignore[reportIncompatibleVariableOverride]
+        name = self._config.get("similarity_fn_name") or "cosine"
+        if name not in ("cosine", "dot"):
+            raise UserError(f"{self.spec.name} compares by {name}; raylib searches by cosine or dot")
+        return name
+
+    # Prompts.
+
+    def context(
+        self, task: TaskMetadata | None, role: Role | None, *, split: str | None = None, subset: str | None = None
+    ) -> EncodeContext:
+        """The prompt that MTEB's wrapper of this model would use."""
+        del split, subset
+        if task is None:
+            found = self._own_prompt(role)
+        elif "query_instruction" in self.family.settings:
+            found = self._instruction(task, role)
+        else:
+            found = self._task_prompt(task, role)
+        return EncodeContext(role, found or "")
+
+    def _task_prompt(self, task: TaskMetadata, role: Role | None) -> str | None:
+        """As SentenceTransformerEncoderWrapper: by task name, task type, role; then as encode_query / _document."""
+        from mteb.models.abs_encoder import get_prompt_name
+        from mteb.types import PromptType
+
+        prompts: Any = self._prompts
+        kind = PromptType(role) if role else None
+        name = get_prompt_name(prompts, task, kind)
+        found = prompts[name] if name else None
+        return found if found is not None else self._own_prompt(role)
+
+    @property
+    def _prompts(self) -> dict[str, str | None]:
+        """Those of the family's settings in place of the model's own; the library knows two roles unasked."""
+        replaced = self.family.settings.get("prompts")
+        return replaced or {"query": None, "document": None, **self._config.get("prompts", {})}
+
+    def _own_prompt(self, role: Role | None) -> str | None:
+        """The prompt that encode_query, encode_document or encode take when they are given none."""
+        names = {"query": ["query"], "document": ["document", "passage", "corpus"], None: []}[role]
+        if "query_instruction" in self.family.settings:
+            names = []  # MTEB's instruction wrapper calls plain encode
+        name = next((n for n in names if n in self._prompts), self._config.get("default_prompt_name"))
+        return self._prompts.get(name) if name else None
+
+    def _instruction(self, task: TaskMetadata, role: Role | None) -> str | None:
+        """As InstructSentenceTransformerModel with apply_instruction_to_passages=False."""
+        from mteb.models.abs_encoder import AbsEncoder
+        from mteb.types import PromptType
+
+        if role == "document":
+            return self._own_prompt(role)
+        defaults: Any = SimpleNamespace(prompts_dict=None, prompt_priority=AbsEncoder.prompt_priority)
+        text: Any = AbsEncoder.get_instruction(defaults, task, PromptType(role) if role else None)
+        if isinstance(text, dict):
+            text = next(iter(text.values()), "")
+        return self.family.settings["query_instruction"].format(instruction=text) if text else ""
+
+    # The two halves.
+
+    def load_processor(self) -> Any:
+        """The first module, which tokenises: weightless where it is the library's own Transformer."""
+        from sentence_transformers import SentenceTransformer
+
+        modules = self._json("modules.json")
+        kind = modules[0]["type"] if modules else ""
+        if not (kind.startswith("sentence_transformers.") and kind.endswith(".Transformer")):
+            # Static embeddings, routers, custom modules: their tokeniser cannot be had apart from their weights.
+            return SentenceTransformer(self.location, device="cpu", **self.pretrained())[0]
+        return weightless_transformer().load(self.location, subfolder=modules[0]["path"], **self.pretrained())
+
+    def preprocess(self, batch: Batch, context: EncodeContext) -> Tensors:
+        """Gives the tokeniser's arrays [n, tokens], and per content its prompt's length in tokens and its role."""
+        if "text" not in batch:
+            raise UserError(f"{self.spec.name} encodes text; this content has {sorted(batch) or 'nothing'}")
+        texts = list(batch["text"])
+        task = {"task": context.role} if context.role and "query_instruction" not in self.family.settings else {}
+        features = self.processor.preprocess(texts, prompt=context.prompt or None, **task)
+        tensors: Tensors = {}
+        for name, value in features.items():
+            if hasattr(value, "numpy"):
+                tensors[name] = value.numpy()
+            else:  # one for all: the modality, the length of the prompt
+                tensors[name] = np.full(len(texts), value)
+        if task:
+            tensors["task"] = np.full(len(texts), context.role)
+        wrong = [name for name, array in tensors.items() if len(array) != len(texts)]
+        if wrong:
+            raise ModelError(
+                f"{self.spec.name}: {', '.join(wrong)} has no row per content; run it through MTEB instead"
+            )
+        return tensors
+
+    def load_model(self) -> Any:
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        dtype = torch.float32 if self.spec.adapter else torch_dtype(self.spec)
+        model = SentenceTransformer(
+            self.location, device=self.device, model_kwargs={"dtype": dtype}, **self.pretrained()
+        )
+        if self.spec.pooling is not None:
+            pooling: Any = next((module for module in model if type(module).__name__ == "Pooling"), None)
+            if pooling is None:
+                raise UnsupportedOptionError(f"{self.spec.name} has no pooling module. Leave --pooling out.")
+            pooling.pooling_mode = POOLINGS[self.spec.pooling]
+        if self.spec.adapter is not None:
+            model[0].model = with_adapter(model[0].model, self.spec.adapter)
+            model.to(device=self.device, dtype=torch_dtype(self.spec))
+        return model.eval()
+
+    def forward(self, tensors: Tensors) -> Embeddings:
+        import torch
+
+        plain = {name: str(array[0]) for name, array in tensors.items() if array.dtype.kind == "U"}
+        inputs: dict[str, Any] = self.on_device({n: a for n, a in tensors.items() if n not in plain})
+        if "prompt_length" in inputs:
+            inputs["prompt_length"] = int(tensors["prompt_length"][0])
+        task = {"task": plain.pop("task")} if "task" in plain else {}
+        with torch.inference_mode():
+            vectors = self.model({**inputs, **plain}, **task)["sentence_embedding"]
+            if self.spec.embedding_dim is not None:
+                vectors = truncate(vectors, self.spec.embedding_dim)
+                if type(self.model[-1]).__name__ == "Normalize":
+                    vectors = normalise(vectors)
+        return Embeddings.from_dense(to_numpy(vectors, self.dtype))
+
+
+def weightless_transformer() -> type:
+    """sentence-transformers' Transformer module with a model that takes no memory: it can only preprocess."""
+    import torch
+    from sentence_transformers.base.modules import Transformer
+    from transformers import AutoModel
+
+    class WeightlessTransformer(Transformer):
+        def _load_model(
+            self, model_name_or_path, transformer_task, config, backend, is_peft_model, **model_kwargs
+        ) -> Any:
+            if transformer_task != "feature-extraction" or config.is_encoder_decoder:
+                return super()._load_model(
+                    model_name_or_path, transformer_task, config, backend, is_peft_model, **model_kwargs
+                )
+            trust = bool(model_kwargs.get("trust_remote_code"))
+            with torch.device("meta"):
+                return AutoModel.from_config(config, trust_remote_code=trust)
+
+    return WeightlessTransformer

@@ -1,0 +1,260 @@
+"""sentence-transformers models against the library itself, on tiny checkpoints of three published shapes."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raylib.errors import ModelError, UnsupportedOptionError, UserError
+from raylib.models.families import family
+from raylib.models.protocol import ModelSpec
+from raylib.models.sentence import SentenceEncoder
+from raylib.models.untrained import build_tokenizer, seeded
+from raylib.types import EncodeContext
+from tests.models.helpers import TEXTS, WORDS, assert_same_directions, encoder_for, vectors
+
+TINY: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+def save_sentence(directory: Path, shape: str) -> None:
+    """ "bge-m3": XLM-R, first token. "gemma": Gemma 3 reading both ways, mean, two dense layers. "qwen": Qwen 3, last
+    token, padded on the left, an EOS after each text."""
+    import torch
+    import transformers as t
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Dense, Normalize, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    side = "left" if shape == "qwen" else "right"
+    template = {"bge-m3": "<s> $A </s>", "gemma": "<s> $A </s>", "qwen": "$A </s>"}[shape]
+    tokenizer = build_tokenizer(WORDS, template=template, max_length=64, padding_side=side)
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    size = {**TINY, **ids, "vocab_size": len(tokenizer)}
+    heads = {"num_key_value_heads": 2, "head_dim": 8}
+    with seeded(3):
+        if shape == "bge-m3":
+            model = t.XLMRobertaModel(t.XLMRobertaConfig(**size, max_position_embeddings=80))
+        elif shape == "gemma":
+            bidirectional = t.Gemma3TextConfig(**size, **heads, use_bidirectional_attention=True, sliding_window=16)
+            model = t.Gemma3TextModel(bidirectional)
+        else:
+            model = t.Qwen3Model(t.Qwen3Config(**size, **heads))
+        dense = [Dense(32, 48, bias=False, activation_function=torch.nn.Identity())]
+        dense += [Dense(48, 32, bias=False, activation_function=torch.nn.Identity())]
+    model.save_pretrained(directory / "backbone")
+    tokenizer.save_pretrained(directory / "backbone")
+    how = {"bge-m3": "cls", "gemma": "mean", "qwen": "lasttoken"}[shape]
+    modules = [Transformer(str(directory / "backbone")), Pooling(32, how)]
+    modules += [*(dense if shape == "gemma" else []), Normalize()]
+    prompts = {"query": "task: search | query: ", "document": "title: none | text: ", "STS": "similar: "}
+    whole = SentenceTransformer(modules=modules, device="cpu", prompts=prompts if shape != "bge-m3" else None)
+    whole.save(str(directory / "model"), create_model_card=False)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folders = {}
+    for shape in ("bge-m3", "gemma", "qwen"):
+        folder = tmp_path_factory.mktemp(shape)
+        save_sentence(folder, shape)
+        folders[shape] = folder / "model"
+    return folders
+
+
+def upstream(directory: Path, **options: Any):
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(directory), device="cpu", **options)
+
+
+@pytest.mark.parametrize("shape", ["bge-m3", "gemma", "qwen"])
+@pytest.mark.parametrize("prompt", ["", "task: search | query: "])
+def test_vectors_are_those_of_the_library(models: dict[str, Path], shape: str, prompt: str) -> None:
+    ours = vectors(encoder_for(models[shape], "sentence-transformers"), prompt=prompt, text=TEXTS)
+    theirs = upstream(models[shape]).encode(TEXTS, prompt=prompt, batch_size=8)
+    assert_same_directions(ours, theirs, max_difference=1e-6)
+    assert np.linalg.norm(ours, axis=1) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("shape", ["bge-m3", "gemma", "qwen"])
+def test_a_batch_gives_what_single_contents_give(models: dict[str, Path], shape: str) -> None:
+    encoder = encoder_for(models[shape], "sentence-transformers")
+    alone = np.concatenate([vectors(encoder, text=[text]) for text in TEXTS])
+    assert np.abs(alone - vectors(encoder, text=TEXTS)).max() <= 2e-6
+
+
+def test_preprocess_needs_no_weights(models: dict[str, Path], tmp_path: Path) -> None:
+    import shutil
+
+    bare = tmp_path / "bare"
+    shutil.copytree(models["qwen"], bare, ignore=shutil.ignore_patterns("*.safetensors"))
+    tensors = encoder_for(bare, "sentence-transformers").preprocess({"text": TEXTS}, EncodeContext("query", "find: "))
+    full = upstream(models["qwen"]).preprocess(TEXTS, prompt="find: ")
+    assert np.array_equal(tensors["input_ids"], full["input_ids"].numpy())
+    assert (tensors["attention_mask"][1] == 0).any() and tensors["attention_mask"][1][-1] == 1, "padding on the left"
+    with pytest.raises(ModelError, match="weights cannot be loaded"):
+        encoder_for(bare, "sentence-transformers").load()
+
+
+def test_a_prompt_left_out_of_pooling(models: dict[str, Path], tmp_path: Path) -> None:
+    model = upstream(models["gemma"])
+    model.set_pooling_include_prompt(False)
+    model.save(str(tmp_path / "m"), create_model_card=False)
+    ours = vectors(encoder_for(tmp_path / "m", "sentence-transformers"), prompt="a long prompt: ", text=TEXTS)
+    assert_same_directions(ours, model.encode(TEXTS, prompt="a long prompt: "), max_difference=1e-6)
+    kept = vectors(encoder_for(models["gemma"], "sentence-transformers"), prompt="a long prompt: ", text=TEXTS)
+    assert np.abs(ours - kept).max() > 1e-3
+
+
+@pytest.mark.parametrize(("pooling", "mode"), [("cls", "cls"), ("mean", "mean"), ("last", "lasttoken")])
+def test_pooling_is_replaced(models: dict[str, Path], pooling: str, mode: str) -> None:
+    model = upstream(models["qwen"])
+    model[1].pooling_mode = mode
+    ours = vectors(encoder_for(models["qwen"], "sentence-transformers", pooling=pooling), text=TEXTS)
+    assert_same_directions(ours, model.encode(TEXTS), max_difference=1e-6)
+
+
+def test_fewer_dimensions_keep_the_librarys_cosines(models: dict[str, Path]) -> None:
+    ours = vectors(encoder_for(models["gemma"], "sentence-transformers", embedding_dim=8), text=TEXTS)
+    theirs = upstream(models["gemma"], truncate_dim=8).encode(TEXTS, normalize_embeddings=True)
+    assert_same_directions(ours, theirs, max_difference=1e-6)
+    with pytest.raises(UserError, match="--embedding-dim is 64; this model's vectors have 32"):
+        vectors(encoder_for(models["gemma"], "sentence-transformers", embedding_dim=64), text=["a"])
+
+
+def test_half_precision_gives_float16(models: dict[str, Path]) -> None:
+    ours = encoder_for(models["bge-m3"], "sentence-transformers", dtype="bfloat16").encode(
+        {"text": TEXTS}, EncodeContext(None)
+    )
+    assert ours.values.dtype == np.float16
+    exact = vectors(encoder_for(models["bge-m3"], "sentence-transformers"), text=TEXTS)
+    cosine = (ours.values.astype(np.float32) * exact).sum(axis=1) / np.linalg.norm(ours.values.astype("f4"), axis=1)
+    assert cosine.min() >= 0.999
+
+
+def test_prompts_are_chosen_as_mteb_chooses_them(models: dict[str, Path]) -> None:
+    retrieval: Any = SimpleNamespace(name="Made", type="Retrieval", prompt=None)
+    sts: Any = SimpleNamespace(name="Other", type="STS", prompt=None)
+    gemma = encoder_for(models["gemma"], "sentence-transformers")
+    assert gemma.context(retrieval, "query").prompt == "task: search | query: "
+    assert gemma.context(retrieval, "document").prompt == "title: none | text: "
+    assert gemma.context(retrieval, None).prompt == ""
+    assert gemma.context(sts, None).prompt == "similar: "
+    assert gemma.context(sts, "query").prompt == "similar: ", "the task's type goes before the role"
+    assert encoder_for(models["bge-m3"], "sentence-transformers").context(retrieval, "query").prompt == ""
+
+
+def test_the_prompt_is_the_one_that_mtebs_wrapper_passes_on(models: dict[str, Path]) -> None:
+    """MTEB's own wrapper over the same checkpoint, on one of its mock tasks, both roles: the same vectors."""
+    from datasets import Dataset
+    from mteb._create_dataloaders import create_dataloader
+    from mteb.mocks.mock_tasks import MockRetrievalTask
+    from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
+    from mteb.types import PromptType
+
+    task: Any = MockRetrievalTask().metadata
+    wrapper = SentenceTransformerEncoderWrapper(str(models["gemma"]), device="cpu")
+    encoder = encoder_for(models["gemma"], "sentence-transformers")
+    rows = Dataset.from_dict({"id": ["a", "b"], "text": TEXTS[2:4]})
+    for role in ("query", "document"):
+        loader = create_dataloader(rows, task_metadata=task, prompt_type=PromptType(role))
+        theirs: Any = wrapper.encode(
+            loader, task_metadata=task, hf_split="test", hf_subset="default", prompt_type=PromptType(role)
+        )
+        ours = encoder.encode({"text": TEXTS[2:4]}, encoder.context(task, role)).dense()
+        assert_same_directions(ours, np.asarray(theirs), max_difference=1e-6)
+
+
+def test_qwens_instruction_is_mtebs(models: dict[str, Path]) -> None:
+    import mteb
+    from mteb.models.model_implementations.qwen3_models import instruction_template
+
+    task = mteb.get_task("NFCorpus").metadata
+    encoder = encoder_for(models["qwen"], "qwen3-embedding")
+    text: Any = task.prompt
+    assert encoder.context(task, "query").prompt == instruction_template(text["query"])
+    assert encoder.context(task, "query").prompt.startswith("Instruct: Given a question")
+    assert encoder.context(task, "document").prompt == ""
+
+
+def test_an_adapter_is_that_of_peft(models: dict[str, Path], tmp_path: Path) -> None:
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    with seeded(5):
+        config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+        trained: Any = get_peft_model(upstream(models["qwen"])[0].model, config)
+    trained.save_pretrained(tmp_path / "lora")
+    theirs = upstream(models["qwen"])
+    theirs[0].model = PeftModel.from_pretrained(theirs[0].model, str(tmp_path / "lora"))
+    ours = vectors(encoder_for(models["qwen"], "sentence-transformers", adapter=str(tmp_path / "lora")), text=TEXTS)
+    assert_same_directions(ours, theirs.encode(TEXTS), max_difference=2e-6)
+    assert np.abs(ours - vectors(encoder_for(models["qwen"], "sentence-transformers"), text=TEXTS)).max() > 1e-2
+    with pytest.raises(UserError, match="does not fit XLMRobertaModel"):
+        encoder_for(models["bge-m3"], "sentence-transformers", adapter=str(tmp_path / "lora")).load()
+
+
+def test_an_adapter_made_for_more_layers_is_refused(models: dict[str, Path], tmp_path: Path) -> None:
+    """peft itself only warns about weights that find no place, and would score a half-adapted model."""
+    import transformers as t
+    from peft import LoraConfig, get_peft_model
+
+    config = t.AutoConfig.from_pretrained(models["qwen"])
+    config.num_hidden_layers, config.layer_types = 4, ["full_attention"] * 4
+    trained: Any = get_peft_model(t.Qwen3Model(config), LoraConfig(r=4, target_modules=["q_proj"]))
+    trained.save_pretrained(tmp_path / "lora")
+    with pytest.raises(UserError, match=r"no place for, such as .*layers\.2"):
+        encoder_for(models["qwen"], "sentence-transformers", adapter=str(tmp_path / "lora")).load()
+
+
+def test_the_fingerprint_follows_what_decides_a_vector_and_nothing_else(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    import shutil
+
+    def fingerprint(folder: Path = models["gemma"], **options: Any) -> str:
+        return encoder_for(folder, "sentence-transformers", **options).fingerprint
+
+    shutil.copytree(models["gemma"], tmp_path / "copy")
+    (tmp_path / "copy" / "README.md").write_text("notes")
+    assert fingerprint() == fingerprint(tmp_path / "copy") == fingerprint(device="cpu") == fingerprint(dtype="float32")
+    other = [fingerprint(dtype="float16"), fingerprint(pooling="cls"), fingerprint(embedding_dim=8)]
+    other += [fingerprint(models["qwen"]), fingerprint(adapter=str(models["qwen"])), fingerprint()]
+    assert len(set(other)) == len(other)
+    settings = tmp_path / "copy" / "1_Pooling" / "config.json"
+    settings.write_text(settings.read_text().replace("mean", "max"))
+    assert fingerprint(tmp_path / "copy") != fingerprint()
+
+
+def test_options_that_it_does_not_have_are_refused(models: dict[str, Path]) -> None:
+    with pytest.raises(UnsupportedOptionError, match="has no option --max-pixels"):
+        encoder_for(models["gemma"], "sentence-transformers", max_pixels=100)
+    with pytest.raises(UserError, match="--pooling is 'middle'; expected one of cls, mean, last"):
+        encoder_for(models["gemma"], "sentence-transformers", pooling="middle")
+    with pytest.raises(UserError, match="--dtype is 'int8'; expected one of float32, float16, bfloat16"):
+        encoder_for(models["gemma"], "sentence-transformers", dtype="int8")
+
+
+def test_the_similarity_is_the_models(models: dict[str, Path], tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(models["bge-m3"], tmp_path / "dot")
+    path = tmp_path / "dot" / "config_sentence_transformers.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "similarity_fn_name": "dot"}))
+    assert encoder_for(models["bge-m3"], "sentence-transformers").similarity == "cosine"
+    assert encoder_for(tmp_path / "dot", "sentence-transformers").similarity == "dot"
+
+
+def test_it_pickles_before_and_after_loading(models: dict[str, Path]) -> None:
+    encoder = SentenceEncoder(ModelSpec(str(models["gemma"])), family("sentence-transformers"))
+    fresh = pickle.dumps(encoder)
+    before = vectors(encoder, text=TEXTS)
+    loaded = pickle.dumps(encoder)
+    assert len(loaded) < len(fresh) + 5_000, "weights stay behind"
+    for data in (fresh, loaded):
+        assert np.array_equal(vectors(pickle.loads(data), text=TEXTS), before)
