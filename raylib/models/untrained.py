@@ -104,7 +104,41 @@ def build_clip(directory: str | Path, seed: int = 0) -> None:
     CLIPProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(directory)
 
 
-BUILDERS: dict[str, Callable[[str | Path], None]] = {"raylib/untrained-clip": build_clip}
+def build_colpali(directory: str | Path, seed: int = 0) -> None:
+    """Write a ColPali checkpoint with random weights into `directory`: 112-pixel pages of 64 tokens and the prompt's,
+    128-dim vectors."""
+    from colpali_engine.models import ColPali, ColPaliProcessor
+    from transformers import PaliGemmaConfig, SiglipImageProcessor
+
+    specials = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>"}
+    tokenizer = build_tokenizer(specials, extra_tokens=["<image>"], max_length=1024)
+    images = SiglipImageProcessor(size={"height": 112, "width": 112}, resample=3)
+    images.image_seq_length = 64
+    processor = ColPaliProcessor(image_processor=images, tokenizer=tokenizer)
+    tokens = len(tokenizer)  # PaliGemma's processor has just added its 1,152 places and segments
+    text = {"model_type": "gemma", "vocab_size": tokens, "hidden_size": 64, "intermediate_size": 128}
+    text |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 16}
+    vision = {"model_type": "siglip_vision_model", "hidden_size": 64, "intermediate_size": 128, "image_size": 112}
+    vision |= {"num_hidden_layers": 2, "num_attention_heads": 4, "patch_size": 14}
+    config = PaliGemmaConfig(
+        text_config=text,
+        vision_config=vision,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        vocab_size=tokens,
+        projection_dim=64,
+        hidden_size=64,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with seeded(seed):
+        model = ColPali(config)
+    model.save_pretrained(directory)
+    processor.save_pretrained(directory)
+
+
+BUILDERS: dict[str, Callable[[str | Path], None]] = {
+    "raylib/untrained-clip": build_clip,
+    "raylib/untrained-colpali": build_colpali,
+}
 """Registered name → what writes its checkpoint."""
 
 BUILD_VERSION = 1

@@ -1,0 +1,246 @@
+"""One adapter over colpali-engine: its late-interaction families (ColPali, ColQwen, ColGemma …) and their dense twins.
+
+What upstream calls a family is two class names here; prompts and fusion follow the wrappers that MTEB scores with.
+Method: Faysse et al., "ColPali: Efficient Document Retrieval with Vision Language Models", arXiv 2407.01449.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from raylib.errors import ModelError, UserError
+from raylib.models.families import Family
+from raylib.models.loading import rgb, to_numpy, torch_dtype, with_adapter
+from raylib.models.protocol import ModelSpec
+from raylib.models.torch_encoder import TorchEncoder
+from raylib.models.weights import snapshot, source_identity
+from raylib.types import Batch, Embeddings, EncodeContext, Tensors
+
+
+class ColPaliEngineEncoder(TorchEncoder):
+    """Any model of colpali-engine that takes texts or page images.
+
+    A late-interaction family gives one unit vector per real token: of a text its prefix, its own tokens and the ten
+    query-augmentation tokens; of a page every token of the visual prompt. Upstream multiplies padding by the
+    attention mask and keeps the zero rows; here those rows are left out and the others are unchanged.
+    A dense family gives one unit vector per content.
+
+    family.settings: model, processor (class names in colpali_engine.models); query_prefix (put before every text,
+    of queries and documents alike, as MTEB's wrappers do); fusion, for a content with text and image: "concat" (the
+    text's vectors, then the image's), "sum" (of both vectors, not normalised again and compared by dot product) or
+    "image" (the text is not looked at); tile (side in pixels of one visual token, where the processor takes a budget
+    of pixels); poolings (the first is the default); prefix_attention
+    (True for PaliGemma, whose texts attend both ways: transformers 5 says so of a batch without padding and masks
+    causally one with, so that a query's vectors would hang on its neighbours); key_mapping (pattern → name, of weights in checkpoints older than
+    transformers 5, where upstream has lost it).
+    """
+
+    def __init__(self, spec: ModelSpec, family: Family) -> None:
+        options = {"dtype", "adapter", *family.settings.get("options", ())}
+        options |= {"max_pixels"} if "tile" in family.settings else set()
+        options |= {"pooling"} if "poolings" in family.settings else set()
+        self.supported_options = frozenset(options)  # pyright: ignore[reportAttributeAccessIssue]  # differs by family
+        super().__init__(spec, family)
+        self.late = family.kind == "late-interaction"
+        self.similarity = "maxsim" if self.late else "dot"
+        self.modalities = frozenset({"text", "image"})
+        self.fuses = True
+        self.pooling = _pooling(spec, family.settings.get("poolings"))
+        smallest = family.settings.get("tile", 0) ** 2
+        if spec.max_pixels is not None and spec.max_pixels < smallest:
+            raise UserError(f"--max-pixels is {spec.max_pixels}; {family.name} needs {smallest}, one visual token")
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        upstream = {name: self.family.settings[name] for name in ("model", "processor", "query_prefix", "fusion")}
+        base = {"base": _base_identity(self.location, self.spec.revision)}
+        return {**upstream, **base, "pooling": self.pooling, "max_pixels": self.spec.max_pixels}
+
+    def load_processor(self) -> Any:
+        import colpali_engine.models
+
+        upstream = getattr(colpali_engine.models, self.family.settings["processor"])
+        place, revision = self.location, self.spec.revision
+        adapter = adapter_config(place, revision)
+        if adapter is not None and os.path.isdir(place) and not any(Path(place).glob("*processor_config.json")):
+            place, revision = adapter["base_model_name_or_path"], adapter.get("revision")
+        processor = upstream.from_pretrained(place, revision=revision)
+        processor.query_prefix = self.family.settings["query_prefix"]
+        if self.spec.max_pixels is not None:
+            images, budget = processor.image_processor, self.spec.max_pixels
+            images.size = {"shortest_edge": min(images.size["shortest_edge"], budget), "longest_edge": budget}
+        return processor
+
+    def load_model(self) -> Any:
+        import colpali_engine.models
+
+        options: dict[str, Any] = {"revision": self.spec.revision}
+        adapter = adapter_config(self.location, self.spec.revision)
+        if adapter is not None:  # as MTEB: the revision asked for is the adapter's, the base has its own
+            options = {"revision": adapter.get("revision"), "adapter_kwargs": {"revision": self.spec.revision}}
+        if "key_mapping" in self.family.settings:
+            options["key_mapping"] = dict(self.family.settings["key_mapping"])
+        if self.spec.adapter is None:  # else merged in float32, and only then cast
+            options["dtype"] = torch_dtype(self.spec)
+        upstream = getattr(colpali_engine.models, self.family.settings["model"])
+        model, report = upstream.from_pretrained(self.location, output_loading_info=True, **options)
+        missing = sorted(key for key in report["missing_keys"] if not key.endswith("lm_head.weight"))
+        if missing:
+            raise ModelError(
+                f"{self.spec.name}: {len(missing)} weights of {upstream.__name__} are not in the checkpoint "
+                f"({', '.join(missing[:3])}); they would be random. It was made for another model class."
+            )
+        model = with_adapter(_headless(model), self.spec.adapter)
+        return model.to(device=self.device, dtype=torch_dtype(self.spec)).eval()
+
+    def preprocess(self, batch: Batch, context: EncodeContext) -> Tensors:
+        """Token ids and masks [n, tokens], and what the family's image processor gives, [n, ...]; padded to the
+        longest of the batch. Names start with "text." or "image."."""
+        del context  # queries and documents are processed alike
+        texts, images = _columns(batch)
+        if images is not None and self.family.settings["fusion"] == "image":
+            texts = None
+        tensors: Tensors = {}
+        if texts is not None:
+            tensors |= _arrays("text", self.process_texts(texts), len(texts))
+        if images is not None:
+            pages = [rgb(image, over_white=False) for image in images]
+            tensors |= _arrays("image", self.process_images(pages), len(pages))
+        return tensors
+
+    def process_texts(self, texts: list[str]) -> Mapping[str, Any]:
+        inputs = self.processor.process_queries(texts)
+        if self.family.settings.get("prefix_attention"):
+            inputs["token_type_ids"] = np.zeros(inputs["input_ids"].shape, dtype=np.int64)
+        return inputs
+
+    def process_images(self, pages: list[Any]) -> Mapping[str, Any]:
+        return self.processor.process_images(pages)
+
+    def forward(self, tensors: Tensors) -> Embeddings:
+        parts = [self.embed(inputs) for inputs in _split(tensors)]
+        return parts[0] if len(parts) == 1 else self.fuse(*parts)
+
+    def embed(self, inputs: Tensors) -> Embeddings:
+        """The vectors of one part, text or image."""
+        import torch
+
+        options = {} if self.pooling is None else {"pooling_strategy": self.pooling}
+        if self.pooling == "cls":
+            inputs = left_aligned(inputs)
+        if hasattr(self.model, "rope_deltas"):
+            self.model.rope_deltas = None  # positions that Qwen remembers of the batch before, of another size
+        on_device = self.on_device(inputs)
+        with torch.inference_mode():
+            vectors = self.model(**options, **on_device)
+        if not self.late:
+            return Embeddings.from_dense(to_numpy(vectors, self.dtype))
+        real = on_device["attention_mask"].bool()
+        offsets = np.concatenate([[0], np.cumsum(inputs["attention_mask"].astype(bool).sum(axis=1))])
+        return Embeddings(to_numpy(vectors[real], self.dtype), offsets.astype(np.int64))
+
+    def fuse(self, text: Embeddings, image: Embeddings) -> Embeddings:
+        """The vectors of contents that hold both, from those of their parts."""
+        if self.late:
+            return Embeddings.from_list([np.concatenate(pair) for pair in zip(text, image, strict=True)])
+        return Embeddings.from_dense(text.dense() + image.dense())
+
+
+def _headless(model: Any) -> Any:
+    """`model` without the head that predicts words: PaliGemma's maps every token of a page to 257,000 logits, which
+    nothing reads, and loading leaves it without weights."""
+    import torch
+
+    if hasattr(getattr(model, "model", None), "lm_head"):
+        model.model.lm_head = torch.nn.Identity()
+    return model
+
+
+def _pooling(spec: ModelSpec, poolings: tuple[str, ...] | None) -> str | None:
+    """The pooling asked for, or the family's default; None for a family without one. Raises UserError."""
+    if poolings is None:
+        return None
+    pooling = spec.pooling or poolings[0]
+    if pooling not in poolings:
+        raise UserError(f"--pooling is {pooling!r}; {spec.name} has {', '.join(poolings)}")
+    return pooling
+
+
+def _columns(batch: Batch) -> tuple[list[str] | None, list[Any] | None]:
+    """The batch's texts and images; None for a column that is absent or empty throughout.
+
+    Raises UserError when there is neither, or when only some of the contents have one.
+    """
+    found: list[list[Any] | None] = []
+    for name in ("text", "image"):
+        values = batch.get(name)
+        missing = 0 if values is None else sum(value is None for value in values)
+        if values is None or missing == len(values):
+            found.append(None)
+            continue
+        if missing:
+            raise UserError(f"{missing} of {len(values)} contents of one batch have no {name}; expected all or none")
+        found.append(list(values))
+    if found[0] is None and found[1] is None:
+        raise UserError(f"a batch with columns {sorted(batch)} has no text and no image; expected one of them")
+    return found[0], found[1]
+
+
+def _arrays(part: str, inputs: Mapping[str, Any], count: int) -> Tensors:
+    """A processor's output as numpy arrays named part.name, checked to have `count` contents along their first axis.
+
+    Labels are left out: PaliGemma's processor makes them for training, and they cost a pass over the vocabulary.
+    """
+    tensors = {f"{part}.{name}": np.asarray(value) for name, value in inputs.items() if name != "labels"}
+    wrong = {name: array.shape for name, array in tensors.items() if array.shape[:1] != (count,)}
+    if wrong:
+        raise ModelError(f"the processor gave {wrong} for {count} contents; expected their number as the first axis")
+    return tensors
+
+
+def _split(tensors: Tensors) -> list[Tensors]:
+    """Undo `_arrays`: the tensors of the text, if any, then those of the image."""
+    parts = [{n.removeprefix(p): t for n, t in tensors.items() if n.startswith(p)} for p in ("text.", "image.")]
+    return [part for part in parts if part]
+
+
+def left_aligned(inputs: Tensors) -> Tensors:
+    """Per-token arrays with each row's padding moved to its end, so that position 0 is the first real token.
+
+    Upstream's "cls" reads position 0, which under left padding is a padding token.
+    """
+    mask = inputs["attention_mask"]
+    shift = mask.argmax(axis=1)
+    order = (np.arange(mask.shape[1]) + shift[:, None]) % mask.shape[1]
+    return {
+        name: np.take_along_axis(array, order, axis=1) if array.shape == mask.shape else array
+        for name, array in inputs.items()
+    }
+
+
+def adapter_config(place: str, revision: str | None) -> dict[str, Any] | None:
+    """The peft configuration of a checkpoint that is an adapter over another model; None for a whole model."""
+    folder = Path(place) if os.path.isdir(place) else snapshot(place, revision)
+    path = folder / "adapter_config.json" if folder else None
+    if path is not None and path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))
+    if folder is not None:
+        return None
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    found = find_adapter_config_file(place, revision=revision)
+    return None if found is None else json.loads(Path(found).read_text(encoding="utf-8"))
+
+
+def _base_identity(place: str, revision: str | None) -> dict[str, Any] | None:
+    """Which weights an adapter checkpoint stands on; None for a whole model."""
+    config = adapter_config(place, revision)
+    if config is None:
+        return None
+    return source_identity(ModelSpec(config["base_model_name_or_path"], revision=config.get("revision")))
