@@ -35,10 +35,9 @@ class ColPaliEngineEncoder(TorchEncoder):
     of queries and documents alike, as MTEB's wrappers do); fusion, for a content with text and image: "concat" (the
     text's vectors, then the image's), "sum" (of both vectors, not normalised again and compared by dot product) or
     "image" (the text is not looked at); tile (side in pixels of one visual token, where the processor takes a budget
-    of pixels); poolings (the first is the default); prefix_attention
-    (True for PaliGemma, whose texts attend both ways: transformers 5 says so of a batch without padding and masks
-    causally one with, so that a query's vectors would hang on its neighbours); key_mapping (pattern → name, of weights in checkpoints older than
-    transformers 5, where upstream has lost it).
+    of pixels); poolings (the first is the default); prefix_attention (True for PaliGemma, see `process_texts`);
+    key_mapping (pattern → name, of weights in checkpoints older than transformers 5, where upstream has lost it);
+    options (further options of a subclass).
     """
 
     def __init__(self, spec: ModelSpec, family: Family) -> None:
@@ -115,6 +114,9 @@ class ColPaliEngineEncoder(TorchEncoder):
         return tensors
 
     def process_texts(self, texts: list[str]) -> Mapping[str, Any]:
+        """Upstream's tokens. PaliGemma's texts are marked as prefix, which attends both ways: unmarked, transformers 5
+        does that in a batch without padding and masks causally in one with, so that a query's vectors would hang on
+        its neighbours."""
         inputs = self.processor.process_queries(texts)
         if self.family.settings.get("prefix_attention"):
             inputs["token_type_ids"] = np.zeros(inputs["input_ids"].shape, dtype=np.int64)

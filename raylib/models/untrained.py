@@ -112,7 +112,7 @@ def build_colpali(directory: str | Path, seed: int = 0) -> None:
 
     specials = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>"}
     tokenizer = build_tokenizer(specials, extra_tokens=["<image>"], max_length=1024)
-    images = SiglipImageProcessor(size={"height": 112, "width": 112}, resample=3)
+    images: Any = SiglipImageProcessor(size={"height": 112, "width": 112}, resample=3)
     images.image_seq_length = 64
     processor = ColPaliProcessor(image_processor=images, tokenizer=tokenizer)
     tokens = len(tokenizer)  # PaliGemma's processor has just added its 1,152 places and segments
@@ -127,7 +127,6 @@ def build_colpali(directory: str | Path, seed: int = 0) -> None:
         vocab_size=tokens,
         projection_dim=64,
         hidden_size=64,
-        pad_token_id=tokenizer.pad_token_id,
     )
     with seeded(seed):
         model = ColPali(config)
