@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from raylib.store.keys import field_digest
 
@@ -25,6 +25,17 @@ _READ_ROWS = 256
 
 class BadContentError(ValueError):
     """One content cannot be used; the message is the reason, without the content's name."""
+
+
+class Rows(Protocol):
+    """What encoding needs of a source, here or on a worker."""
+
+    name: str
+    required: str | None
+
+    def rows(self, indices: Sequence[int], fields: Sequence[str] | None = None) -> list[dict[str, Any]]: ...
+
+    def id_of(self, row: int) -> str: ...
 
 
 @dataclass
@@ -49,6 +60,22 @@ class Source:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_digests": {}, "_lengths": []}
+
+    def id_of(self, row: int) -> str:
+        return self.ids[row]
+
+    def piece(self, start: int, stop: int) -> Source:
+        """The rows start:stop with their data in memory, so that they can travel to a machine without these files."""
+        import datasets
+
+        texts, images = self.texts, self.images
+        if texts is not None:
+            table = texts.select(range(start, stop)).with_format("arrow")[:]
+            texts = datasets.Dataset(table, info=texts.info.copy())
+        if images is not None:
+            cells = images[start:stop]["image"]
+            images = datasets.Dataset.from_dict({"image": [encoded_image(cell) for cell in cells]})
+        return Source(self.name, self.ids[start:stop], texts, images, self.required)
 
     @property
     def fields(self) -> list[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from raylib.errors import BadContent, ModelError
-from raylib.evaluate.contents import BadContentError, Source, decode_row
+from raylib.evaluate.contents import BadContentError, Rows, decode_row
 from raylib.evaluate.plan import MicroBatch
 from raylib.models.protocol import Encoder
 from raylib.store.embeddings import Shelf
@@ -64,7 +64,7 @@ Progress = Callable[[int], None]
 """Told the number of contents that were just finished, stored or found bad."""
 
 
-def prepare(encoder: Encoder, batch: MicroBatch, sources: Sequence[Source]) -> Prepared:
+def prepare(encoder: Encoder, batch: MicroBatch, sources: Sequence[Rows]) -> Prepared:
     """Read, decode and preprocess one batch. A content that cannot be used is set aside with its reason."""
     rows, keys, bad = [], [], []
     for key, place, raw in zip(batch.keys, batch.rows, _read(encoder, batch, sources), strict=True):
@@ -85,7 +85,7 @@ def prepare(encoder: Encoder, batch: MicroBatch, sources: Sequence[Source]) -> P
         return _prepare_one_by_one(encoder, batch, sources, keys, bad, error)
 
 
-def _read(encoder: Encoder, batch: MicroBatch, sources: Sequence[Source]) -> list[dict]:
+def _read(encoder: Encoder, batch: MicroBatch, sources: Sequence[Rows]) -> list[dict]:
     """The raw rows of a batch, in its order, with one read per source."""
     raw: list[dict] = [{} for _ in batch.rows]
     for at in {at for at, _ in batch.rows}:
@@ -98,7 +98,7 @@ def _read(encoder: Encoder, batch: MicroBatch, sources: Sequence[Source]) -> lis
 def _prepare_one_by_one(
     encoder: Encoder,
     batch: MicroBatch,
-    sources: Sequence[Source],
+    sources: Sequence[Rows],
     keys: list[bytes],
     bad: list[BadContent],
     first: Exception,
@@ -116,9 +116,9 @@ def _prepare_one_by_one(
     return Prepared(rest.keys, rest.tensors, bad + failed + rest.bad)
 
 
-def _bad(key: bytes, place: tuple[int, int], sources: Sequence[Source], reason: str) -> BadContent:
+def _bad(key: bytes, place: tuple[int, int], sources: Sequence[Rows], reason: str) -> BadContent:
     source = sources[place[0]]
-    return BadContent(key.hex(), source.name, source.ids[place[1]], reason)
+    return BadContent(key.hex(), source.name, source.id_of(place[1]), reason)
 
 
 def _columns(rows: list[dict]) -> Batch:
@@ -193,7 +193,7 @@ def _free_device_memory() -> None:
 def encode_locally(
     encoder: Encoder,
     batches: Sequence[MicroBatch],
-    sources: Sequence[Source],
+    sources: Sequence[Rows],
     shelf: Shelf,
     progress: Progress = lambda n: None,
 ) -> EncodeReport:
@@ -206,7 +206,7 @@ def encode_locally(
     encoder.load()
     report.startup_seconds = time.perf_counter() - start
     start = time.perf_counter()
-    buffer = _WriteBuffer(shelf)
+    buffer = WriteBuffer(shelf)
     for encoded in _encode_ahead(encoder, batches, sources):
         buffer.add(encoded)
         report.add(EncodeReport(len(encoded.keys), encoded.bad, encoded.notes))
@@ -216,7 +216,7 @@ def encode_locally(
     return report
 
 
-def _encode_ahead(encoder: Encoder, batches: Iterable[MicroBatch], sources: Sequence[Source]) -> Iterator[Encoded]:
+def _encode_ahead(encoder: Encoder, batches: Iterable[MicroBatch], sources: Sequence[Rows]) -> Iterator[Encoded]:
     with ThreadPoolExecutor(1, thread_name_prefix="prepare") as pool:
         pending = None
         for batch in batches:
@@ -228,8 +228,8 @@ def _encode_ahead(encoder: Encoder, batches: Iterable[MicroBatch], sources: Sequ
             yield run_forward(encoder, pending.result())
 
 
-class _WriteBuffer:
-    """Collects encoded batches into parts that are worth a file."""
+class WriteBuffer:
+    """Collects encoded batches into parts that are worth a file, and writes one at least every `FLUSH_SECONDS`."""
 
     def __init__(self, shelf: Shelf, max_bytes: int = 64 * 2**20) -> None:
         self._shelf, self._max_bytes = shelf, max_bytes

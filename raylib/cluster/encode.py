@@ -1,0 +1,179 @@
+"""The encode stage as one Ray Data execution: read, decode and preprocess in tasks → forward and store in actors.
+
+A row of the data set is a whole batch, so a batch stays as it was planned through every stage, every retry and every
+resume. What runs in each stage is `raylib.evaluate.encode`; this module only says where.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+import ray.exceptions
+from ray.data import ActorPoolStrategy, DataContext
+
+from raylib.cluster.session import Workers, started_here, unwrap
+from raylib.cluster.ship import ShippedSource, ship
+from raylib.errors import StoreError
+from raylib.evaluate.contents import Source
+from raylib.evaluate.encode import EncodeReport, Prepared, Progress, prepare, run_forward
+from raylib.evaluate.plan import MicroBatch
+from raylib.models.protocol import Encoder
+from raylib.store.embeddings import Shelf
+from raylib.types import Embeddings
+
+_MAX_IMAGE_BATCHES_PER_PART = 8
+_MAX_TEXT_BATCHES_PER_PART = 64
+_PARTS_PER_RUN = 50
+"""A part is what a call of an actor writes, and what a kill costs at most per actor: a fiftieth of the run or less."""
+
+
+@dataclass(frozen=True)
+class RayDataStage:
+    """An `EncodeStage` on the connected cluster. `workers` is resolved when the stage runs.
+
+    split: CPU halves in tasks of their own, away from the actors. By default so where actors hold GPUs; without GPUs
+    both halves compete for the same cores, and handing tensors from one process to another would only cost.
+    """
+
+    workers: Workers
+    progress: Progress = lambda n: None
+    split: bool | None = None
+
+    def __call__(
+        self, encoder: Encoder, batches: Sequence[MicroBatch], sources: Sequence[Source], shelf: Shelf
+    ) -> EncodeReport:
+        """Encode `batches` and store them. Raises what the worker raised: ModelError, UserError, StoreError."""
+        report = EncodeReport()
+        start = time.time()
+        first_forward = float("inf")
+        try:
+            for receipt in self._receipts(encoder, batches, sources, shelf):
+                report.add(receipt["report"])
+                first_forward = min(first_forward, receipt["started"])
+                self.progress(receipt["report"].encoded + len(receipt["report"].bad))
+        except ray.exceptions.RayError as error:
+            raise unwrap(error) from error
+        report.startup_seconds = max(0.0, min(first_forward, time.time()) - start)
+        report.seconds = time.time() - start - report.startup_seconds
+        return report
+
+    def _receipts(
+        self, encoder: Encoder, batches: Sequence[MicroBatch], sources: Sequence[Source], shelf: Shelf
+    ) -> Iterator[dict[str, Any]]:
+        workers = self.workers.resolve()
+        assert workers.count is not None and workers.gpus is not None
+        most = min(workers.count, max(1, len(batches) // 2))
+        split = self.split if self.split is not None else workers.gpus > 0
+        images = any(sources[at].images is not None for batch in batches for at, _ in batch.rows[:1])
+        shipped = ship(sources)
+        rows = ray.data.from_items(
+            [{"payload": pickle.dumps(batch)} for batch in batches],
+            # one task each: a batch of images is worth a task, of texts sixteen batches are
+            override_num_blocks=max(1, len(batches) if images else len(batches) // 16),
+        )
+        if split:
+            rows = rows.map_batches(
+                _Prepare(encoder, shipped), batch_size=1, batch_format="pyarrow", num_cpus=1 if workers.gpus else 0.5
+            )
+        most_batches = _MAX_IMAGE_BATCHES_PER_PART if images else _MAX_TEXT_BATCHES_PER_PART
+        receipts = rows.map_batches(
+            _Forward,
+            fn_constructor_args=(encoder, None if split else shipped, shelf, _shared_marker(shelf), workers.cpus),
+            compute=ActorPoolStrategy(min_size=min(workers.minimum, most), max_size=most, initial_size=most),
+            batch_size=max(1, min(most_batches, len(batches) // _PARTS_PER_RUN)),
+            batch_format="pyarrow",
+            # Without GPUs Ray only admits by this number; it must leave room for the tasks of the other stage.
+            num_cpus=workers.cpus if workers.gpus or not split else 0.4 * workers.cpus,
+            num_gpus=workers.gpus or None,
+        )
+        for row in receipts.iter_rows():
+            yield pickle.loads(row["payload"])
+
+
+def quiet_ray_data() -> None:
+    """raylib shows its own progress."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+@dataclass
+class _Prepare:
+    """Stage one, in tasks: pickled MicroBatch → pickled Prepared."""
+
+    encoder: Encoder
+    sources: list[ShippedSource]
+
+    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
+        encoder = _process_encoder(self.encoder)
+        for payload in table.column("payload").to_pylist():
+            yield _one_row(prepare(encoder, pickle.loads(payload), self.sources))
+
+
+class _Forward:
+    """Stage two, in the actor pool: some batches → one part of the store, and a receipt for the driver.
+
+    The weights are loaded once per actor. sources: where the batches come unprepared.
+    """
+
+    def __init__(
+        self, encoder: Encoder, sources: list[ShippedSource] | None, shelf: Shelf, marker: str | None, threads: int
+    ) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        if marker is not None and not os.path.exists(marker):
+            raise StoreError(
+                f"a worker on {os.uname().nodename} does not see the store at {shelf.folder}. On a cluster of "
+                "several machines put --store on a file system that all of them share, or on s3:// or gs://."
+            )
+        self.encoder, self.sources, self.shelf = encoder, sources, shelf
+        encoder.load()
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        started = time.time()
+        report = EncodeReport()
+        keys: list[bytes] = []
+        vectors: list[Embeddings] = []
+        for payload in table.column("payload"):
+            item: MicroBatch | Prepared = pickle.loads(payload.as_buffer())
+            if isinstance(item, MicroBatch):
+                assert self.sources is not None
+                item = prepare(self.encoder, item, self.sources)
+            encoded = run_forward(self.encoder, item)
+            report.add(EncodeReport(len(encoded.keys), encoded.bad, encoded.notes))
+            if encoded.embeddings is not None:
+                keys += encoded.keys
+                vectors.append(encoded.embeddings)
+        if vectors:
+            self.shelf.write(keys, Embeddings.concatenate(vectors))
+        return _one_row({"report": report, "started": started})
+
+
+def _one_row(value: Any) -> pa.Table:
+    data = pickle.dumps(value, protocol=5)
+    return pa.table({"payload": pa.array([data], pa.large_binary())})
+
+
+_encoders: dict[str, Encoder] = {}
+
+
+def _process_encoder(encoder: Encoder) -> Encoder:
+    """The encoder of this process: its tokenizer or image processor is loaded once, not once per task."""
+    return _encoders.setdefault(encoder.fingerprint, encoder)
+
+
+def _shared_marker(shelf: Shelf) -> str | None:
+    """A file that workers look for before they write, where it is not known that they share this disk."""
+    path = os.path.join(shelf.folder, "encoder.json")
+    return os.path.abspath(path) if not started_here() and os.path.exists(path) else None

@@ -1,0 +1,105 @@
+"""Joining a Ray cluster, or starting one on this machine, and what it has to give."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from raylib.errors import RaylibError, UserError
+
+# `uv run` would otherwise start every worker from a snapshot of the working directory with an environment of its own.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+
+import ray
+import ray.exceptions
+
+_started_here = False
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How the encode stage is spread. count: most forward actors; None takes one per GPU, or per CPU without GPUs.
+
+    minimum: fewest actors while there is work. gpus and cpus: what one of them holds; gpus None takes one GPU where
+    the cluster has any. A fraction shares a GPU among small models.
+    """
+
+    count: int | None = None
+    minimum: int = 1
+    gpus: float | None = None
+    cpus: int = 1
+
+    def resolve(self) -> Workers:
+        """The same with every default filled in from the cluster. Raises UserError for GPUs that it does not have."""
+        have = ray.cluster_resources()
+        total_gpus, total_cpus = have.get("GPU", 0.0), have.get("CPU", 1.0)
+        gpus = self.gpus if self.gpus is not None else (1.0 if total_gpus >= 1 else 0.0)
+        if gpus > 0 and total_gpus == 0 and started_here():
+            raise UserError(
+                f"--gpus-per-worker {gpus:g} was asked for, but this machine has no GPU that Ray can see. "
+                "Leave it out to run on CPUs, or give the --address of a cluster with GPUs."
+            )
+        count = self.count or max(1, int(total_gpus // gpus) if gpus > 0 else int(total_cpus // self.cpus))
+        if self.minimum > count:
+            raise UserError(f"--min-workers {self.minimum} is more than --workers {count}")
+        return Workers(count, self.minimum, gpus, self.cpus)
+
+
+@contextmanager
+def session(address: str | None = None, *, quiet: bool = True) -> Iterator[None]:
+    """Connected to Ray inside the block: to `address`, to a running cluster (RAY_ADDRESS), or to one started here.
+
+    A cluster that was already joined stays joined. Raises UserError when `address` does not answer.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    start(address, quiet=quiet)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def start(address: str | None = None, *, quiet: bool = True) -> None:
+    """Join or start Ray; nothing happens where this process is connected already."""
+    global _started_here
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if quiet:
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    level = logging.ERROR if quiet else logging.INFO
+    options = {"log_to_driver": not quiet, "logging_level": level, "configure_logging": True}
+    address = address or os.environ.get("RAY_ADDRESS")
+    try:
+        if address:
+            ray.init(address=address, **options)
+        else:
+            ray.init(address="local", include_dashboard=False, **options)
+        _started_here = not address
+    except (ConnectionError, ray.exceptions.RaySystemError, RuntimeError, ValueError) as error:
+        where = f"the Ray cluster at {address}" if address else "Ray on this machine"
+        raise UserError(f"cannot reach {where}: {error}. Check --address, or run without Ray: --local.") from error
+
+
+def started_here() -> bool:
+    """Whether this process started the cluster. It is then this one machine and cannot grow: every worker sees the
+    files that this process sees. On any other cluster contents travel through Ray's object store."""
+    return _started_here and ray.is_initialized()
+
+
+def unwrap(error: BaseException) -> BaseException:
+    """The error behind Ray's wrappers: what the function on the worker raised, where it was one of raylib's."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        if isinstance(current, RaylibError):
+            return current
+        current = getattr(current, "cause", None) or current.__cause__ or current.__context__
+    return error
