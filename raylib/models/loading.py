@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raylib.errors import ModelError, UserError
+from raylib.errors import ModelError, RaylibError, UserError
 from raylib.models.protocol import ModelSpec
 
 if TYPE_CHECKING:
@@ -55,6 +57,18 @@ def to_numpy(vectors: torch.Tensor, dtype: str) -> np.ndarray:
 
     target = torch.float32 if dtype == "float32" else torch.float16
     return vectors.detach().to(device="cpu", dtype=target).numpy()
+
+
+@contextmanager
+def model_failure(spec: ModelSpec, what: str) -> Iterator[None]:
+    """Whatever fails inside becomes a ModelError that names the model; raylib's own errors stay what they are."""
+    try:
+        yield
+    except RaylibError:
+        raise
+    except Exception as error:  # upstream loaders and users' factories raise anything from KeyError to RuntimeError
+        reason = " ".join(str(error).split())[:400]
+        raise ModelError(f"{spec.name}: {what}: {type(error).__name__}: {reason}") from error
 
 
 def with_adapter(model: Any, adapter: str | None) -> Any:

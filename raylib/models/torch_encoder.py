@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from raylib.errors import ModelError, RaylibError
 from raylib.models.families import Family
-from raylib.models.loading import device_name, dtype_name
+from raylib.models.loading import device_name, dtype_name, model_failure
 from raylib.models.protocol import Encoder, ModelSpec
 from raylib.models.weights import model_location, source_identity
 from raylib.types import Tensors
@@ -60,12 +58,12 @@ class TorchEncoder(Encoder):
 
     @cached_property
     def processor(self) -> Any:
-        with self._named_failure("its processor cannot be loaded"):
+        with model_failure(self.spec, "its processor cannot be loaded"):
             return self.load_processor()
 
     @cached_property
     def model(self) -> Any:
-        with self._named_failure("its weights cannot be loaded"):
+        with model_failure(self.spec, "its weights cannot be loaded"):
             return self.load_model()
 
     @cached_property
@@ -97,16 +95,6 @@ class TorchEncoder(Encoder):
         from mteb.models.model_implementations import MODEL_REGISTRY
 
         return MODEL_REGISTRY.get(self.spec.name)
-
-    @contextmanager
-    def _named_failure(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except RaylibError:
-            raise
-        except Exception as error:  # upstream loaders raise anything from KeyError to RuntimeError
-            reason = " ".join(str(error).split())[:400]
-            raise ModelError(f"{self.spec.name}: {what}: {type(error).__name__}: {reason}") from error
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("model", "processor", "device")}

@@ -1,0 +1,222 @@
+"""From what a user writes after --model to an encoder: a factory, a directory, a name that raylib or MTEB knows."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raylib.errors import UnknownNameError, UserError
+from raylib.models.families import FAMILIES, Family
+from raylib.models.protocol import Encoder, ModelSpec
+from raylib.models.weights import hub_folder, resolve_revision, snapshot, weights_digest
+
+if TYPE_CHECKING:
+    from raylib.models.bridge import SearchModel
+
+__all__ = ["ModelRow", "known_models", "resolve", "resolve_revision", "weights_digest"]
+
+SENTENCE = "sentence-transformers"
+
+
+def resolve(spec: ModelSpec) -> Encoder | SearchModel:
+    """The model that `spec` names. Loads no weights; a factory may be called, once per process.
+
+    In this order: `module:factory`; a local directory; a name in raylib's table; a name in MTEB's registry; a model
+    in the local hub cache whose config.json selects a family. Raises UnknownNameError with the nearest names,
+    UnsupportedOptionError for an option that the model does not have, UserError for a damaged or missing directory.
+    """
+    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", spec.name):
+        return _from_factory(spec)
+    if os.path.isdir(spec.name):
+        return _from_directory(spec, Path(spec.name))
+    if _looks_like_path(spec.name):
+        raise UserError(f"model directory {spec.name} does not exist; expected a folder with a model's files")
+    for entry in FAMILIES:
+        if spec.name in entry.members:
+            return _make(replace(spec, revision=spec.revision or entry.members[spec.name].revision), entry)
+    return _from_elsewhere(spec)
+
+
+def _looks_like_path(name: str) -> bool:
+    return name.startswith(("/", "./", "../", "~", "\\")) or name.count("/") > 1 or name.endswith("/")
+
+
+def _make(spec: ModelSpec, entry: Family) -> Any:
+    module, name = entry.encoder.split(":")
+    return getattr(importlib.import_module(module), name)(spec, entry)
+
+
+def _family(name: str) -> Family:
+    return next(entry for entry in FAMILIES if entry.name == name)
+
+
+def _from_factory(spec: ModelSpec) -> Encoder | SearchModel:
+    import inspect
+
+    from raylib.models.mteb_source import FactorySource, find_factory, made_by_factory
+
+    factory = find_factory(spec.name)
+    if not inspect.isclass(factory) or issubclass(factory, Encoder):
+        made = made_by_factory(spec)
+        if isinstance(made, Encoder):
+            return made
+    return _bridged(spec, FactorySource(spec))
+
+
+def _bridged(spec: ModelSpec, source: Any) -> Encoder | SearchModel:
+    from raylib.models.bridge import BridgeEncoder, SearchModel
+
+    return SearchModel(spec, source) if source.searches else BridgeEncoder(spec, source)
+
+
+# Directories.
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises UserError naming the file when it cannot be read as a JSON object."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error}); the checkpoint is damaged, copy it again") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds {type(found).__name__}; expected a JSON object. Copy the checkpoint again.")
+    return found
+
+
+def _from_directory(spec: ModelSpec, directory: Path) -> Encoder | SearchModel:
+    if (directory / "modules.json").is_file():
+        return _make(spec, _family(SENTENCE))
+    if (directory / "config.json").is_file():
+        return _make(spec, _family_of(directory / "config.json", spec))
+    if (directory / "adapter_config.json").is_file():
+        return _from_adapter(spec, directory)
+    raise UserError(
+        f"{directory} holds no model: expected config.json, modules.json (sentence-transformers) or "
+        "adapter_config.json (peft) in it"
+    )
+
+
+def _family_of(config: Path, spec: ModelSpec) -> Family:
+    """The family that config.json's architectures, else its model_type, select."""
+    found = read_json(config)
+    named = [*(found.get("architectures") or []), found.get("model_type")]
+    for name in named:
+        for entry in FAMILIES:
+            if name in entry.architectures:
+                return entry
+    known = sorted({a for entry in FAMILIES for a in entry.architectures})
+    raise UserError(
+        f"{spec.name}: no family runs {' / '.join(map(str, named))} ({config}); expected one of {', '.join(known)}, or "
+        "a sentence-transformers folder with modules.json"
+    )
+
+
+def _from_adapter(spec: ModelSpec, directory: Path) -> Encoder | SearchModel:
+    """A folder that peft saved: its base model, with the folder as the adapter."""
+    if spec.adapter is not None:
+        raise UserError(
+            f"--adapter {spec.adapter}: the model {directory} is an adapter itself; name its base as --model"
+        )
+    config = directory / "adapter_config.json"
+    base = read_json(config).get("base_model_name_or_path")
+    if not base:
+        raise UserError(f"{config} names no base model; pass the base as --model and this folder as --adapter")
+    try:
+        return resolve(replace(spec, name=str(base), revision=None, adapter=str(directory)))
+    except UnknownNameError as error:
+        raise UserError(f"{directory} is an adapter of {base!r}, which is not here ({error})") from error
+
+
+# Names.
+
+
+def _from_elsewhere(spec: ModelSpec) -> Encoder | SearchModel:
+    """A name that raylib's table does not have: MTEB's registry, then the local hub cache."""
+    from mteb.models.get_model_meta import _MODEL_RENAMES
+    from mteb.models.model_implementations import MODEL_REGISTRY
+
+    name = _MODEL_RENAMES.get(spec.name, spec.name)
+    if name in MODEL_REGISTRY:
+        return _from_mteb(replace(spec, name=name))
+    cached = snapshot(spec.name, spec.revision)
+    if cached is not None:
+        family = _family(SENTENCE) if (cached / "modules.json").is_file() else None
+        if family is not None or (cached / "config.json").is_file():
+            return _make(spec, family or _family_of(cached / "config.json", spec))
+    known = [name for entry in FAMILIES for name in entry.members] + list(MODEL_REGISTRY)
+    hint = "`raylib list models --match WORD` lists the known ones; a local directory or module:factory works too."
+    if hub_folder(spec.name).is_dir():
+        hint = f"The local hub cache has no complete copy of it at this revision. {hint}"
+    raise UnknownNameError("model", spec.name, known, hint)
+
+
+def _from_mteb(spec: ModelSpec) -> Encoder | SearchModel:
+    """Models that MTEB runs through its plain sentence-transformers wrapper get raylib's CPU and GPU halves; every
+    other one runs as MTEB runs it."""
+    from raylib.models.bridge import check_options
+    from raylib.models.mteb_source import RegistrySource
+
+    source = RegistrySource(spec)
+    if not _plain_sentence_model(source):
+        return _bridged(spec, source)
+    check_options(replace(spec, embedding_dim=None), source)
+    family = _family(SENTENCE)
+    prompts = source.meta.loader_kwargs.get("model_prompts")
+    return _make(
+        replace(spec, revision=source.meta.revision),
+        replace(family, settings={**family.settings, "prompts": prompts} if prompts else family.settings),
+    )
+
+
+def _plain_sentence_model(source: Any) -> bool:
+    from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
+
+    meta = source.meta
+    settings = set(meta.loader_kwargs) - {"model_prompts", "trust_remote_code"}
+    return meta.loader is SentenceTransformerEncoderWrapper and not settings and set(meta.modalities) == {"text"}
+
+
+# Listing.
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One line of `raylib list models`. dim and max_tokens are None where they are not known."""
+
+    name: str
+    family: str
+    kind: str
+    dim: int | None
+    max_tokens: int | None
+    modalities: tuple[str, ...]
+
+
+def known_models(match: str = "") -> list[ModelRow]:
+    """The table's members, then MTEB's other names, in order of name; those whose name or family holds `match`,
+    whatever its case. Loads no model."""
+    rows = {
+        name: ModelRow(name, entry.name, entry.kind, member.dim or None, member.max_tokens, entry.modalities)
+        for entry in FAMILIES
+        for name, member in entry.members.items()
+    }
+    ours = sorted(rows.values(), key=lambda row: row.name.lower())
+    theirs = sorted((row for row in _mteb_rows() if row.name not in rows), key=lambda row: row.name.lower())
+    wanted = match.lower()
+    return [row for row in [*ours, *theirs] if wanted in row.name.lower() or wanted in row.family.lower()]
+
+
+def _mteb_rows() -> list[ModelRow]:
+    from mteb.models.model_implementations import MODEL_REGISTRY
+
+    rows = []
+    for name, meta in MODEL_REGISTRY.items():
+        dims: list[Any] = meta.embed_dim if isinstance(meta.embed_dim, list) else [meta.embed_dim]
+        dim = max((d for d in dims if d is not None), default=None)
+        tokens = int(meta.max_tokens) if meta.max_tokens and meta.max_tokens != float("inf") else None
+        rows.append(ModelRow(name, "mteb", meta.model_type[0], dim, tokens, tuple(meta.modalities)))
+    return rows
