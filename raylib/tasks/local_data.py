@@ -2,8 +2,8 @@
 
 A copy is a folder laid out as on the hub: README.md with `configs:`, and Parquet files. That is all a task's own
 `load_data` needs, so ViDoRe v1, v2, v3 and v3.1 and every other data set load through MTEB's own code. The `datasets`
-library keeps an Arrow copy under its own cache, keyed by the files' paths and modification times: an edited file is
-read again. A result on local data is nobody's official one: ask `is_official`.
+library keeps an Arrow copy under its own cache; `versioned_view` sees to it that an edited file is read again.
+A result on local data is nobody's official one: ask `is_official`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 from typing import TYPE_CHECKING
 
 from raylib.errors import UserError
+from raylib.tasks.cache import versioned_view
 
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
@@ -28,7 +29,7 @@ def redirect(task: AbsTask, data_root: str) -> AbsTask:
     hub_path = type(task).metadata.dataset["path"]  # the class's: redirecting twice is the same as once
     local = _local_folder(task, hub_path, data_root)
     _check_layout(task, local)
-    dataset = {**task.metadata.dataset, "path": local}
+    dataset = {**task.metadata.dataset, "path": versioned_view(local)}
     task.metadata = task.metadata.model_copy(update={"dataset": dataset})
     setattr(task, _MARK, local)
     return task

@@ -13,9 +13,9 @@ MIN_WORDS = 5
 MAX_WORDS = 40
 """A longer "sentence" is a list or a table in disguise."""
 
-_CODE = re.compile(r"[\[\]{}=<>|\\_@^~#%$*]|\w\.\w|::|\w\(|--|\.\.\.|/")
+_CODE = re.compile(r"[()\[\]{}=<>|\\_@^~#%$*]|\w\.\w|::|\w\(|--|\.\.\.|/")
 _IDENTIFIER = re.compile(r"\b[A-Z]?[a-z0-9]+[A-Z]\w*[a-z]\w*")  # camelCase, which nobody would ask for
-_REMARK = re.compile(r"\s*\([^()]*\)")
+_REMARK = re.compile(r"\s*\((?:[^()]|\([^()]*\))*\)")
 _ABBREVIATION = r"(?<!\be\.g)(?<!\bi\.e)(?<!\betc)(?<!\bvs)"
 _SENTENCE_END = re.compile(rf"(?<=[a-z0-9)'\"`]){_ABBREVIATION}[.!?;:](?=\s|$)|(?<=\w){_ABBREVIATION}[.!?](?=\s+[A-Z])")
 _QUOTES = re.compile(r"(?<!\w)[`'\"*]+(?=\w)|(?<=\w)[`\"*]+|(?<=\w)'(?=[\s,.;:]|$)")

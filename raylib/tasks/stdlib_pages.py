@@ -15,12 +15,12 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from raylib import storage
 from raylib.errors import UserError
 from raylib.tasks import docstrings, hub_layout, page_layout, page_queries
+from raylib.tasks.cache import cache_folder
 from raylib.tasks.page_layout import Block, Page, Style
 
 VERSION = 1
@@ -136,11 +136,6 @@ def write(folder: str, pages: dict[str, Page], queries: list[Query], split: Spli
 def revision() -> str:
     """What tells two data sets of this benchmark apart: its version and Python's."""
     return f"v{VERSION}-py{platform.python_version()}"
-
-
-def cache_folder() -> str:
-    """RAYLIB_CACHE, or ~/.cache/raylib."""
-    return os.environ.get("RAYLIB_CACHE") or str(Path.home() / ".cache" / "raylib")
 
 
 def ensure_built(split: Split = "test") -> str:

@@ -78,10 +78,11 @@ class _StdlibPages(AbsTaskRetrieval):
 
 
 def _read(folder: str, config: str, split: str) -> Dataset:
-    """One config as a data set whose rows stay on disk; the Arrow copy lies beside the pages."""
+    """One config as a data set whose rows stay on disk. The Arrow copy lies inside the folder: in a shared cache
+    `datasets` would take the copy of another Python version, whose folder has the same name, for this one's."""
     from datasets import load_dataset
 
-    return load_dataset(folder, config, split=split, cache_dir=storage.join(stdlib_pages.cache_folder(), "datasets"))
+    return load_dataset(folder, config, split=split, cache_dir=storage.join(folder, ".arrow"))
 
 
 class StdlibPagesT2I(_StdlibPages):
