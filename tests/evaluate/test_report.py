@@ -335,11 +335,11 @@ def test_hostile_names_are_harmless_in_markdown(hostile, tmp_path):
 
 
 def test_hostile_names_are_harmless_on_a_terminal(tmp_path):
-    write_meta(tmp_path / "m" / "r", "org/[red]m[/red]\x1b[31m")
+    write_meta(tmp_path / "m" / "r", "org/[red]m[bold]\x1b[31m")
     write_result(tmp_path / "m" / "r", "One[red]", entry(0.5))
     stream = io.StringIO()
     print_leaderboard(build_report(tmp_path), Console(file=stream, width=100))
-    assert "[red]m[/red]\N{REPLACEMENT CHARACTER}[31m" in stream.getvalue()
+    assert "[red]m[bold]\N{REPLACEMENT CHARACTER}[31m" in stream.getvalue()
     assert "One[red]" in stream.getvalue()
     assert "\x1b" not in stream.getvalue()
 
