@@ -78,11 +78,11 @@ def test_models_with_different_tasks_are_ranked_by_the_tasks_they_share(two_mode
 
 
 def test_too_few_shared_tasks_give_no_rank(tmp_path):
-    for model, tasks in {"a": "One Two Three", "b": "One", "c": "Three"}.items():
+    for model, tasks in {"a": "One Two Three", "b": "One", "c": "One Three"}.items():
         for task in tasks.split():
             write_result(tmp_path / model / "r", task, entry(0.5))
     view = build_report(tmp_path).view()
-    assert (view.ranked, [row.rank for row in view.rows]) == (False, [None, None, None])
+    assert (view.shared, view.ranked, [row.rank for row in view.rows]) == (1, False, [None, None, None])
     assert view.rows[0].model.model == "a"  # the most tasks first
     assert not any(row.mean.best for row in view.rows)
 
@@ -162,6 +162,25 @@ def test_raylibs_own_folder(tmp_path):
     assert html.count('<span class="mark">untrained</span>') == 1
     assert "local data" in html
     assert "Two (local data)" in (tmp_path / "leaderboard.md").read_text()
+
+
+def test_what_a_record_says_holds_only_for_the_file_it_was_written_for(tmp_path):
+    mteb = pytest.importorskip("mteb")
+    from mteb.models.model_meta import ModelMeta
+    from mteb.results import TaskResult
+
+    def result(score):
+        scores = {"test": [entry(score)]}
+        return TaskResult(
+            dataset_revision="r", task_name="One", mteb_version="2.26.24", scores=scores, evaluation_time=1.0
+        )
+
+    meta = ModelMeta.create_empty({"name": "m", "revision": "main"})
+    save_task_result(tmp_path / "results", result(0.1), meta, official=True, digest="d", untrained=True)
+    assert build_report(tmp_path).view().rows[0].untrained
+    mteb.ResultCache(tmp_path).save_to_cache(result(0.8), meta)
+    (row,) = build_report(tmp_path).view().rows
+    assert (row.untrained, row.mean.value) == (False, 0.8)
 
 
 def test_official_and_local_results_are_never_compared(tmp_path):
