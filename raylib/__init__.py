@@ -1,1 +1,37 @@
+"""raylib: train and judge retrieval embedding models on a Ray cluster.
+
+Public names are imported on first use, so that `import raylib` costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+_WHERE = {
+    "RayModel": "raylib.cluster.model",
+    "evaluate": "raylib.api",
+    "EvaluateConfig": "raylib.evaluate.config",
+    "ModelSpec": "raylib.models.protocol",
+    "Embeddings": "raylib.types",
+    "maxsim": "raylib.search.maxsim",
+}
+
+__all__ = ["Embeddings", "EvaluateConfig", "ModelSpec", "RayModel", "__version__", "evaluate", "maxsim"]
+
+if TYPE_CHECKING:
+    from raylib.api import evaluate as evaluate
+    from raylib.cluster.model import RayModel as RayModel
+    from raylib.evaluate.config import EvaluateConfig as EvaluateConfig
+    from raylib.models.protocol import ModelSpec as ModelSpec
+    from raylib.search.maxsim import maxsim as maxsim
+    from raylib.types import Embeddings as Embeddings
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'raylib' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_WHERE[name]), name)

@@ -124,3 +124,13 @@ def open_input(path: str | Path) -> Iterator[Any]:
     filesystem, name = _filesystem(path)
     with filesystem.open(name, "rb") as source:
         yield source
+
+
+def remove(path: str | Path) -> None:
+    """Delete one file; nothing happens where there is none."""
+    if not is_remote(path):
+        Path(path).unlink(missing_ok=True)
+        return
+    filesystem, name = _filesystem(path)
+    if filesystem.exists(name):
+        filesystem.rm_file(name)

@@ -70,7 +70,7 @@ class Source:
 
         texts, images = self.texts, self.images
         if texts is not None:
-            table = texts.select(range(start, stop)).with_format("arrow")[:]
+            table: Any = texts.select(range(start, stop)).with_format("arrow")[:]  # a pyarrow.Table
             texts = datasets.Dataset(table, info=texts.info.copy())
         if images is not None:
             cells = images[start:stop]["image"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -67,7 +67,7 @@ Progress = Callable[[int], None]
 def prepare(encoder: Encoder, batch: MicroBatch, sources: Sequence[Rows]) -> Prepared:
     """Read, decode and preprocess one batch. A content that cannot be used is set aside with its reason."""
     rows, keys, bad = [], [], []
-    for key, place, raw in zip(batch.keys, batch.rows, _read(encoder, batch, sources), strict=True):
+    for key, place, raw in zip(batch.keys, batch.rows, _read(batch, sources), strict=True):
         try:
             rows.append(decode_row(raw, sources[place[0]].required))
             keys.append(key)
@@ -85,12 +85,12 @@ def prepare(encoder: Encoder, batch: MicroBatch, sources: Sequence[Rows]) -> Pre
         return _prepare_one_by_one(encoder, batch, sources, keys, bad, error)
 
 
-def _read(encoder: Encoder, batch: MicroBatch, sources: Sequence[Rows]) -> list[dict]:
+def _read(batch: MicroBatch, sources: Sequence[Rows]) -> list[dict]:
     """The raw rows of a batch, in its order, with one read per source."""
     raw: list[dict] = [{} for _ in batch.rows]
     for at in {at for at, _ in batch.rows}:
         mine = [i for i, place in enumerate(batch.rows) if place[0] == at]
-        for i, row in zip(mine, sources[at].rows([batch.rows[i][1] for i in mine], encoder.fields), strict=True):
+        for i, row in zip(mine, sources[at].rows([batch.rows[i][1] for i in mine], batch.fields), strict=True):
             raw[i] = row
     return raw
 
@@ -105,13 +105,13 @@ def _prepare_one_by_one(
 ) -> Prepared:
     """Find the contents that make preprocessing fail, and prepare the rest. If all do, the fault is the model's."""
     place = dict(zip(batch.keys, batch.rows, strict=True))
-    singles = {key: prepare(encoder, MicroBatch(batch.context, [key], [place[key]]), sources) for key in keys}
+    singles = {key: prepare(encoder, replace(batch, keys=[key], rows=[place[key]]), sources) for key in keys}
     good = [key for key in keys if singles[key].tensors is not None]
     if not good or len(good) == len(keys):
         raise ModelError(
             f"{encoder.spec.name}: preprocessing failed for a batch of {len(keys)}: {type(first).__name__}: {first}"
         ) from first
-    rest = prepare(encoder, MicroBatch(batch.context, good, [place[key] for key in good]), sources)
+    rest = prepare(encoder, replace(batch, keys=good, rows=[place[key] for key in good]), sources)
     failed = [b for key in keys if key not in set(good) for b in singles[key].bad]
     return Prepared(rest.keys, rest.tensors, bad + failed + rest.bad)
 

@@ -7,15 +7,17 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from raylib.models.protocol import Encoder, ModelSpec
+
 if TYPE_CHECKING:
     from mteb.models.model_meta import ModelMeta
 
-    from raylib.models.protocol import Encoder, ModelSpec
+    from raylib.models.bridge import SearchModel
 
 NO_REVISION = "no_revision_available"
 
 
-def model_meta(encoder: Encoder, experiment: Mapping[str, Any] | None = None) -> ModelMeta:
+def model_meta(encoder: Encoder | SearchModel, experiment: Mapping[str, Any] | None = None) -> ModelMeta:
     """The metadata under which results are filed.
 
     experiment: settings of this run that change scores (a limit, say); with the options of the spec they make MTEB's
@@ -23,25 +25,20 @@ def model_meta(encoder: Encoder, experiment: Mapping[str, Any] | None = None) ->
     """
     from mteb.models.model_meta import ModelMeta, ScoringFunction
 
-    scoring = {
-        "cosine": ScoringFunction.COSINE,
-        "dot": ScoringFunction.DOT_PRODUCT,
-        "maxsim": ScoringFunction.MAX_SIM,
-    }[encoder.similarity]
     experiment_kwargs = {**_experiment_options(encoder.spec), **(experiment or {})} or None
     known = encoder.model_meta()
-    revision = encoder.spec.revision or (known.revision if known is not None else None) or _revision(encoder)
-    changes = {"similarity_fn_name": scoring, "revision": revision, "experiment_kwargs": experiment_kwargs}
+    changes: dict[str, Any] = {"experiment_kwargs": experiment_kwargs}
+    changes["revision"] = encoder.spec.revision or (known.revision if known is not None else None) or _revision(encoder)
+    if isinstance(encoder, Encoder):
+        scoring = {
+            "cosine": ScoringFunction.COSINE,
+            "dot": ScoringFunction.DOT_PRODUCT,
+            "maxsim": ScoringFunction.MAX_SIM,
+        }
+        changes.update(similarity_fn_name=scoring[encoder.similarity], modalities=sorted(encoder.modalities))
     if known is not None:
         return known.model_copy(update=changes)
-    return ModelMeta.create_empty(
-        {
-            "name": result_name(encoder.spec),
-            "modalities": sorted(encoder.modalities),
-            "framework": ["PyTorch"],
-            **changes,
-        }
-    )
+    return ModelMeta.create_empty({"name": result_name(encoder.spec), "framework": ["PyTorch"], **changes})
 
 
 def result_name(spec: ModelSpec) -> str:
@@ -61,10 +58,10 @@ def _experiment_options(spec: ModelSpec) -> dict[str, Any]:
     return options
 
 
-def _revision(encoder: Encoder) -> str:
+def _revision(encoder: Encoder | SearchModel) -> str:
     """The commit of a hub model, or the first digits of a directory's digest."""
-    for name in ("revision", "weights"):
-        value = encoder.identity.get(name)
-        if value:
-            return str(value)[:40]
+    if isinstance(encoder, Encoder):
+        for name in ("revision", "weights"):
+            if encoder.identity.get(name):
+                return str(encoder.identity[name])[:40]
     return NO_REVISION

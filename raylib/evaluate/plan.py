@@ -20,9 +20,10 @@ the data, and with it the locality of reading."""
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Contents that share one forward. keys [n]; rows [n]: (index of the source, row in it)."""
+    """Contents that share one forward. keys [n]; rows [n]: (index of the source, row in it); fields: what is read."""
 
     context: EncodeContext
+    fields: tuple[str, ...]
     keys: list[bytes]
     rows: list[tuple[int, int]]
 
@@ -45,15 +46,10 @@ class Plan:
 
     def add(self, source: Source, context: EncodeContext) -> list[bytes]:
         """Plan every row of `source`; gives one key per row. Equal contents give equal keys and are planned once."""
-        names = source.fields if self.encoder.fields is None else [f for f in self.encoder.fields if f in source.fields]
-        if not names:
-            raise UserError(
-                f"{source.name} has {', '.join(source.fields)}; {self.encoder.spec.name} reads "
-                f"{', '.join(self.encoder.fields or ())}. Choose a model or a task of the other modality."
-            )
+        names = readable_fields(self.encoder, source)
         at = len(self.sources)
         self.sources.append(source)
-        group = self._groups.setdefault((context, tuple(names)), {})
+        group = self._groups.setdefault((context, names), {})
         fingerprint = self.encoder.fingerprint
         keys = [content_key(fingerprint, context.role, context.prompt, digests) for digests in source.digests(names)]
         for row, key in enumerate(keys):
@@ -77,7 +73,7 @@ class Plan:
                 for first in range(0, len(order), batch_size):
                     chosen = [keys[i] for i in order[first : first + batch_size] if keys[i] not in stored]
                     if chosen:
-                        batches.append(MicroBatch(context, chosen, [group[key] for key in chosen]))
+                        batches.append(MicroBatch(context, names, chosen, [group[key] for key in chosen]))
         return batches
 
     def _lengths(self, rows: Sequence[tuple[int, int]], names: tuple[str, ...]) -> np.ndarray:
@@ -87,3 +83,22 @@ class Plan:
             by_source = {at: self.sources[at].text_lengths() for at in {source for source, _ in rows}}
             lengths[:] = [by_source[at][row] for at, row in rows]
         return lengths
+
+
+def readable_fields(encoder: Encoder, source: Source) -> tuple[str, ...]:
+    """The columns of `source` that this encoder reads. Raises UserError when it can read none, or would have to fuse
+    text and image and cannot."""
+    if encoder.fields is None:
+        return tuple(source.fields)
+    readable = [f for f in encoder.fields if f not in ("text", "image") or f in encoder.modalities]
+    names = tuple(f for f in readable if f in source.fields)
+    if not names:
+        raise UserError(modality_mismatch(encoder.spec.name, sorted(encoder.modalities), source))
+    if "text" in names and "image" in names and not encoder.fuses:
+        raise UserError(f"contents hold text and image together; {encoder.spec.name} reads one of them at a time")
+    return names
+
+
+def modality_mismatch(model: str, modalities: Sequence[str], source: Source) -> str:
+    have = [f for f in source.fields if f in ("text", "image")]
+    return f"contents are {' and '.join(have)}; {model} reads {' and '.join(modalities)} only"

@@ -171,7 +171,8 @@ def read_records(folder: str | Path) -> dict[str, ResultRecord]:
 class RunSummary:
     """One model in one run, as <output>/runs/local_<model>_<time>.json tells it.
 
-    task_results: what `task_entry` gives, per finished task. tasks_failed: [{task_name, error}]. error: why the model
+    task_results: what `task_entry` gives, per finished task. tasks_failed: [{task_name, error}]. tasks_skipped:
+    [{task_name, reason}], tasks of a modality that the model does not read: no failure. error: why the model
     as a whole failed. variant: MTEB's experiment name, or "". timings: seconds per stage. contents: counts under
     planned, reused, encoded, failed. official: every result comes from the published data.
     """
@@ -180,6 +181,7 @@ class RunSummary:
     benchmarks: list[str]
     task_results: list[dict[str, Any]] = field(default_factory=list)
     tasks_failed: list[dict[str, str]] = field(default_factory=list)
+    tasks_skipped: list[dict[str, str]] = field(default_factory=list)
     error: str | None = None
     variant: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -188,6 +190,7 @@ class RunSummary:
     timings: Mapping[str, float] = field(default_factory=dict)
     contents: Mapping[str, int] = field(default_factory=dict)
     official: bool = True
+    untrained: bool = False
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property

@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 
 def retrieval_source(
-    data: datasets.Dataset, metadata: TaskMetadata, role: str, *, name: str, limit_to: Sequence[int] | None = None
+    data: datasets.Dataset, metadata: TaskMetadata, role: str, *, name: str, keep: Sequence[int] | None = None
 ) -> Source:
     """The corpus (role "document") or the queries of one subset.
 
     MTEB prepares the text columns (title joined, instruction added, columns of other modalities dropped); images go
-    round that step, which would copy them. limit_to: rows to keep.
+    round that step, which would copy them. keep: the rows to keep.
     """
     from mteb._create_dataloaders import create_dataloader
     from mteb.types import PromptType
 
-    if limit_to is not None:
-        data = data.select(limit_to)
+    if keep is not None and len(keep) < len(data):
+        data = data.select(keep)
     prompt_type = PromptType(role)
     wanted = metadata.get_modalities(prompt_type)
     images = _undecoded(data.select_columns(["image"])) if "image" in wanted and "image" in data.column_names else None

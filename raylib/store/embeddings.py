@@ -40,7 +40,7 @@ class Shelf:
         return {**self.__dict__, "_index": _KeyIndex(), "_parts": []}
 
     def describe(self, identity: Mapping[str, Any]) -> None:
-        """Write encoder.json, for a person who wonders whose vectors these are. Raises StoreError if it names another."""
+        """Write encoder.json, for a person who wonders whose vectors these are; StoreError if it names another."""
         path = storage.join(self.folder, "encoder.json")
         if storage.exists(path):
             found = json.loads(storage.read_text(path)).get("fingerprint")

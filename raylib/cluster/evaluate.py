@@ -1,0 +1,46 @@
+"""`raylib evaluate` on a Ray cluster: one Ray Data execution per model, long-lived actors for requests in between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import ray
+
+from raylib.cluster.encode import RayDataStage, quiet_ray_data
+from raylib.cluster.pool import PoolStage
+from raylib.cluster.session import Workers
+from raylib.evaluate.config import EvaluateConfig
+from raylib.evaluate.encode import Progress
+from raylib.evaluate.model import EncodeStage
+
+
+@dataclass
+class RayBackend:
+    """The connected cluster as a `raylib.evaluate.job.Backend`."""
+
+    workers: Workers
+
+    @classmethod
+    def of(cls, config: EvaluateConfig) -> RayBackend:
+        """Raises UserError for resources that the cluster cannot have."""
+        quiet_ray_data()
+        wanted = Workers(config.workers, config.min_workers, config.gpus_per_worker, config.cpus_per_worker)
+        return cls(wanted.resolve())
+
+    def plan_stage(self, progress: Progress) -> EncodeStage:
+        return RayDataStage(self.workers, progress)
+
+    def request_stage(self) -> EncodeStage:
+        return PoolStage(self.workers)
+
+    def parallel_models(self) -> int:
+        """As many as the cluster holds whole groups of workers."""
+        have = ray.cluster_resources()
+        assert self.workers.count is not None
+        if self.workers.gpus:
+            return max(1, int(have.get("GPU", 0) // (self.workers.count * self.workers.gpus)))
+        return max(1, int(have.get("CPU", 1) // (self.workers.count * self.workers.cpus)))
+
+    def release(self, stage: EncodeStage) -> None:
+        if isinstance(stage, PoolStage):
+            stage.close()

@@ -1,0 +1,163 @@
+"""The evaluate job: plan → encode what is missing → search and score → report. Where it runs is the backend's affair.
+
+One failing model or task never takes the others down: it is reported with its reason, in its run summary and in the
+exit status. Encoding of the next models overlaps with scoring of the finished ones; scoring is MTEB's and stays in
+this thread, as does every write of a result.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from raylib.errors import UserError
+from raylib.evaluate.config import EvaluateConfig
+from raylib.evaluate.contents import Rows
+from raylib.evaluate.encode import EncodeReport, Progress, encode_locally
+from raylib.evaluate.model import EncodeStage
+from raylib.evaluate.model_run import ModelRun
+from raylib.evaluate.plan import MicroBatch
+from raylib.evaluate.progress import Reporter
+from raylib.evaluate.results import RunSummary
+from raylib.evaluate.task_data import LoadedTask, load_task
+from raylib.models.protocol import Encoder
+from raylib.store.embeddings import Shelf
+
+if TYPE_CHECKING:
+    from mteb.abstasks.abstask import AbsTask
+    from mteb.results import TaskResult
+
+
+class Backend(Protocol):
+    """Where contents are encoded."""
+
+    def plan_stage(self, progress: Progress) -> EncodeStage:
+        """For the one big execution per model."""
+        ...
+
+    def request_stage(self) -> EncodeStage:
+        """For what tasks ask for while they are scored: many small requests."""
+        ...
+
+    def parallel_models(self) -> int:
+        """How many models there is room for side by side."""
+        ...
+
+    def release(self, stage: EncodeStage) -> None:
+        """A request stage is no longer needed."""
+        ...
+
+
+class LocalBackend:
+    """This process, one model after another."""
+
+    def plan_stage(self, progress: Progress) -> EncodeStage:
+        def stage(
+            encoder: Encoder, batches: Sequence[MicroBatch], sources: Sequence[Rows], shelf: Shelf
+        ) -> EncodeReport:
+            return encode_locally(encoder, batches, sources, shelf, progress)
+
+        return stage
+
+    def request_stage(self) -> EncodeStage:
+        return encode_locally
+
+    def parallel_models(self) -> int:
+        return 1
+
+    def release(self, stage: EncodeStage) -> None:
+        del stage
+
+
+@dataclass
+class Outcome:
+    """What a job did. task_results: model → MTEB's results. load_failures: task → why its data could not be had."""
+
+    summaries: list[RunSummary]
+    task_results: dict[str, list[TaskResult]]
+    load_failures: dict[str, str]
+
+    @property
+    def ok(self) -> bool:
+        """Every task that a model can do was scored, and nothing was left out beyond --allow-errors."""
+        return not self.load_failures and all(s.status == "success" for s in self.summaries)
+
+
+class EvaluateJob:
+    """See the module. `prepare` and then `run` or `dry_run`, once each."""
+
+    def __init__(self, config: EvaluateConfig, backend: Backend, reporter: Reporter) -> None:
+        self.config, self.backend, self.reporter = config, backend, reporter
+        self.tasks: list[LoadedTask] = []
+        self.load_failures: dict[str, str] = {}
+
+    def prepare(self, tasks: Sequence[AbsTask]) -> list[ModelRun]:
+        """Resolve every model and load every task. Raises UserError for a name or an option that cannot be right, and
+        when no task is left; a task whose data cannot be had is recorded and left out."""
+        from raylib.models.registry import resolve
+        from raylib.tasks.local_data import is_official
+
+        models = [resolve(spec) for spec in self.config.specs()]
+        for task in tasks:
+            try:
+                self.tasks.append(load_task(task, official=is_official(task), limit=self.config.limit))
+            except UserError as error:
+                self.load_failures[task.metadata.name] = str(error)
+                self.reporter.warn(f"✗ {task.metadata.name}: {error}")
+        if not self.tasks:
+            raise UserError(f"no task could be loaded: {'; '.join(self.load_failures.values())}")
+        runs = [ModelRun(model, self.config, self.backend.request_stage(), self.reporter) for model in models]
+        for run in runs:
+            for name, error in self.load_failures.items():
+                run.summary.tasks_failed.append({"task_name": name, "error": error})
+        return runs
+
+    def run(self, runs: Sequence[ModelRun]) -> Outcome:
+        """Encode and score every model; writes results and summaries."""
+        side_by_side = self.config.parallel_models or self.backend.parallel_models()
+        waiting = deque(runs)
+        running: dict[Future[None], ModelRun] = {}
+        with ThreadPoolExecutor(max(1, side_by_side), thread_name_prefix="encode") as pool:
+            while waiting or running:
+                while waiting and len(running) < side_by_side:
+                    run = waiting.popleft()
+                    if run.plan(self.tasks):
+                        running[pool.submit(run.encode, self.backend.plan_stage)] = run
+                    else:
+                        self._finish(run)
+                if running:
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        run = running.pop(future)
+                        if run.encoded(future):
+                            run.score(self.tasks)
+                        self._finish(run)
+        results = {run.spec.name: run.task_results for run in runs}
+        return Outcome([run.summary for run in runs], results, self.load_failures)
+
+    def _finish(self, run: ModelRun) -> None:
+        if run.store_model is not None:
+            self.backend.release(run.store_model.stage)
+        run.finish()
+
+    def dry_run(self, runs: Sequence[ModelRun]) -> list[dict[str, Any]]:
+        """What `run` would encode: per model the distinct contents, how many of them are stored, and the tasks that the
+        model cannot do. Writes nothing."""
+        rows = []
+        for run in runs:
+            planned = run.plan(self.tasks)
+            requested, distinct, stored = run.plan_counts() if planned else (0, 0, 0)
+            rows.append(
+                {
+                    "model": run.spec.name,
+                    "requested": requested,
+                    "contents": distinct,
+                    "stored": stored,
+                    "to encode": distinct - stored,
+                    "skipped": {entry["task_name"]: entry["reason"] for entry in run.summary.tasks_skipped},
+                    "error": run.summary.error,
+                }
+            )
+        return rows

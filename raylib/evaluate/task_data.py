@@ -1,0 +1,139 @@
+"""A task's data as the evaluator needs it: loaded once for all models, cut to a limit, planned, named by a digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from raylib.errors import RaylibError, UserError
+from raylib.evaluate.contents import Source
+from raylib.evaluate.model import SubsetKeys
+from raylib.evaluate.plan import Plan, modality_mismatch, readable_fields
+from raylib.evaluate.sources import retrieval_source
+from raylib.models.protocol import Encoder
+from raylib.types import Role
+
+if TYPE_CHECKING:
+    from mteb.abstasks.abstask import AbsTask
+
+    from raylib.models.bridge import SearchModel
+
+
+@dataclass
+class LoadedTask:
+    """A task with its data in place. sides: its contents where it is a retrieval task, else empty: other kinds ask for
+    vectors while they are scored."""
+
+    task: AbsTask
+    official: bool
+    sides: list[Side]
+
+    @property
+    def name(self) -> str:
+        return self.task.metadata.name
+
+    def plan(self, plan: Plan) -> SubsetKeys:
+        """Add every content of this task to `plan`; gives the keys that `StoreModel` looks up. Raises UserError."""
+        planned: SubsetKeys = {}
+        for side in self.sides:
+            context = plan.encoder.context(self.task.metadata, side.role, split=side.split, subset=side.subset)
+            planned[(self.name, side.split, side.subset, side.role)] = (side.source.ids, plan.add(side.source, context))
+        return planned
+
+    def refusal(self, model: Encoder | SearchModel, modalities: Sequence[str]) -> str | None:
+        """Why this model cannot do this task, or None."""
+        for side in self.sides:
+            try:
+                if isinstance(model, Encoder):
+                    readable_fields(model, side.source)
+                elif not set(modalities).intersection(side.source.fields):
+                    raise UserError(modality_mismatch(model.spec.name, modalities, side.source))
+            except UserError as error:
+                return str(error)
+        return None
+
+    def digest(self, fingerprint: str, planned: SubsetKeys) -> str:
+        """Names all that decides this task's scores for one encoder: contents under their prompts, ids, judgements,
+        search, versions. "" for tasks without planned sides, whose results are never taken as known."""
+        if not self.sides:
+            return ""
+        from importlib.metadata import version
+
+        digest = hashlib.sha256(f"{fingerprint}|{version('mteb')}|{version('raylib-cluster')}".encode())
+        for where, (ids, keys) in sorted(planned.items()):
+            digest.update(json.dumps([*where, ids]).encode())
+            digest.update(b"".join(keys))
+        for split, subset, data in _subsets(self.task):
+            judged = [data["relevant_docs"], data["top_ranked"]]
+            digest.update(json.dumps([split, subset, judged], sort_keys=True).encode())
+        return digest.hexdigest()
+
+
+@dataclass
+class Side:
+    """One side of one subset."""
+
+    split: str
+    subset: str
+    role: Role
+    source: Source
+
+
+def load_task(task: AbsTask, *, official: bool, limit: int | None = None) -> LoadedTask:
+    """Load a task's data, cut it to `limit`, and lay out its sides. Raises UserError when the data cannot be had."""
+    from mteb.abstasks.retrieval import AbsTaskRetrieval
+
+    name = task.metadata.name
+    try:
+        if not task.data_loaded:
+            task.load_data()
+    except RaylibError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"the data of {name} cannot be loaded: {type(error).__name__}: {error}. "
+            "Without network, give a local copy with --data-root DIR."
+        ) from error
+    if not isinstance(task, AbsTaskRetrieval):
+        if limit is not None:
+            raise UserError(f"--limit works for retrieval tasks; {name} is {task.metadata.type}. Leave it out.")
+        return LoadedTask(task, official, [])
+    task.convert_v1_dataset_format_to_v2(num_proc=None)
+    sides = []
+    for split, subset, data in _subsets(task):
+        if limit is not None:
+            _cut(data, limit)
+        roles: tuple[tuple[Role, str], ...] = (("query", "queries"), ("document", "corpus"))
+        for role, column in roles:
+            label = f"{name}/{split}/{subset} {role}"
+            rows = data[column]
+            keep = None
+            if role == "query":  # MTEB drops queries without judgements before it asks for vectors
+                judged = {q for q, docs in data["relevant_docs"].items() if len(docs)}
+                keep = [i for i, q in enumerate(rows["id"]) if q in judged]
+            sides.append(Side(split, subset, role, retrieval_source(rows, task.metadata, role, name=label, keep=keep)))
+    return LoadedTask(task, official and limit is None, sides)
+
+
+def _subsets(task: Any) -> Iterator[tuple[str, str, Any]]:
+    """(split, subset, data) of everything that will be scored, in MTEB's order."""
+    for split in task.eval_splits:
+        for subset in task.hf_subsets if task.metadata.is_multilingual else ["default"]:
+            if split in task.dataset.get(subset, {}):
+                yield split, subset, task.dataset[subset][split]
+
+
+def _cut(data: Any, limit: int) -> None:
+    """Keep the first `limit` judged queries, all that is relevant to them, and the first `limit` documents besides."""
+    queries, corpus = data["queries"], data["corpus"]
+    judged = [i for i, q in enumerate(queries["id"]) if data["relevant_docs"].get(q)][:limit]
+    data["queries"] = queries.select(judged)
+    data["relevant_docs"] = {q: data["relevant_docs"][q] for q in data["queries"]["id"]}
+    relevant = {d for docs in data["relevant_docs"].values() for d, grade in docs.items() if grade > 0}
+    if data["top_ranked"] is not None:
+        data["top_ranked"] = {q: data["top_ranked"][q] for q in data["queries"]["id"] if q in data["top_ranked"]}
+        relevant |= {d for docs in data["top_ranked"].values() for d in docs}
+    data["corpus"] = corpus.select([i for i, d in enumerate(corpus["id"]) if i < limit or d in relevant])
