@@ -16,7 +16,7 @@ import numpy as np
 
 from raylib.errors import ModelError, UserError
 from raylib.models.families import Family
-from raylib.models.loading import rgb, to_numpy, torch_dtype, with_adapter
+from raylib.models.loading import rgb, to_numpy, torch_dtype
 from raylib.models.protocol import ModelSpec
 from raylib.models.torch_encoder import TorchEncoder
 from raylib.models.weights import snapshot, source_identity
@@ -79,24 +79,42 @@ class ColPaliEngineEncoder(TorchEncoder):
     def load_model(self) -> Any:
         import colpali_engine.models
 
-        options: dict[str, Any] = {"revision": self.spec.revision}
-        adapter = adapter_config(self.location, self.spec.revision)
-        if adapter is not None:  # as MTEB: the revision asked for is the adapter's, the base has its own
-            options = {"revision": adapter.get("revision"), "adapter_kwargs": {"revision": self.spec.revision}}
-        if "key_mapping" in self.family.settings:
-            options["key_mapping"] = dict(self.family.settings["key_mapping"])
-        if self.spec.adapter is None:  # else merged in float32, and only then cast
-            options["dtype"] = torch_dtype(self.spec)
         upstream = getattr(colpali_engine.models, self.family.settings["model"])
-        model, report = upstream.from_pretrained(self.location, output_loading_info=True, **options)
-        missing = sorted(key for key in report["missing_keys"] if not key.endswith("lm_head.weight"))
-        if missing:
-            raise ModelError(
-                f"{self.spec.name}: {len(missing)} weights of {upstream.__name__} are not in the checkpoint "
-                f"({', '.join(missing[:3])}); they would be random. It was made for another model class."
-            )
-        model = with_adapter(_headless(model), self.spec.adapter)
-        return model.to(device=self.device, dtype=torch_dtype(self.spec)).eval()
+        place, revision, adapter = self.location, self.spec.revision, self.spec.adapter
+        config = adapter_config(place, revision)
+        if config is not None:  # as MTEB: the revision asked for is the adapter's, the base has its own
+            if adapter is not None:
+                raise UserError(f"--adapter {adapter}: {place} is an adapter itself; name its base as --model")
+            adapter, place, revision = place, config["base_model_name_or_path"], config.get("revision")
+        names = self.family.settings.get("key_mapping")
+        options = {} if names is None else {"key_mapping": dict(names)}
+        options |= {"revision": revision, "dtype": torch_dtype(self.spec), "output_loading_info": True}
+        model, report = upstream.from_pretrained(place, **options)
+        missing = [key for key in report["missing_keys"] if not key.endswith("lm_head.weight")]
+        self._refuse(missing, f"weights of {upstream.__name__} are not in the checkpoint: they would be random")
+        if adapter is not None:
+            names = names or getattr(upstream, "_checkpoint_conversion_mapping", {})
+            self._load_adapter(model, adapter, {} if config is None else {"revision": self.spec.revision}, names)
+        return _headless(model).to(device=self.device, dtype=torch_dtype(self.spec)).eval()
+
+    def _load_adapter(self, model: Any, place: str, options: dict[str, Any], names: Mapping[str, str]) -> None:
+        """Add a LoRA to `model`, beside its weights as upstream does: merging would take a copy in float32.
+
+        Not `with_adapter`: published adapters have the weights' names of transformers 4, which peft alone cannot map.
+        """
+        from transformers.conversion_mapping import get_model_conversion_mapping
+
+        mapping = get_model_conversion_mapping(model, key_mapping=dict(names))
+        report = model.load_adapter(place, adapter_kwargs=options, weight_mapping=mapping)
+        self._refuse([*report.missing_keys, *report.mismatched_keys], f"weights of the adapter {place} are missing")
+        self._refuse(
+            [k for k in report.unexpected_keys if "lora_" in k], f"weights of the adapter {place} have no place"
+        )
+
+    def _refuse(self, keys: list[Any], what: str) -> None:
+        if keys:
+            shown = ", ".join(str(key) for key in sorted(keys)[:3])
+            raise ModelError(f"{self.spec.name}: {len(keys)} {what} ({shown}). It was made for another model.")
 
     def preprocess(self, batch: Batch, context: EncodeContext) -> Tensors:
         """Token ids and masks [n, tokens], and what the family's image processor gives, [n, ...]; padded to the

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import pickle
-import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,92 +12,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raylib.errors import ModelError, UnsupportedOptionError, UserError
-from raylib.models import untrained
+from raylib.errors import UnsupportedOptionError, UserError
 from raylib.models.colpali import ColPaliEngineEncoder
-from raylib.models.families import COLPALI_ENGINE, Family, family
 from raylib.models.protocol import ModelSpec
-from raylib.types import Embeddings, EncodeContext
+from raylib.models.registry import resolve
+from raylib.types import Embeddings
 
 from . import tiny_vlm
-from .helpers import encoder_for
+from .colpali_helpers import DOCUMENT, FAMILY, QUERY, assert_same, ours, query_inputs, rows, run, upstream_model
 
-DOCUMENT, QUERY = EncodeContext("document"), EncodeContext("query")
-FAMILY: Mapping[str, Family] = {entry.settings["model"]: entry for entry in COLPALI_ENGINE}
 UPSTREAM = [name for name in tiny_vlm.BUILDERS if name != "BiGemma3"]
-
-MAX_DIFFERENCE = 1e-6
-"""Of a component of a unit vector in float32, between a batch of four and a batch of one."""
-
-PROCESSOR = {
-    "ColPali": "ColPaliProcessor",
-    "BiPali": "ColPaliProcessor",
-    "ColQwen2": "ColQwen2Processor",
-    "ColQwen2_5": "ColQwen2_5_Processor",
-    "BiQwen2": "BiQwen2Processor",
-    "BiQwen2_5": "BiQwen2_5_Processor",
-    "ColQwen3": "ColQwen3Processor",
-    "BiQwen3": "BiQwen3Processor",
-    "ColQwen3_5": "ColQwen3_5Processor",
-    "BiQwen3_5": "BiQwen3_5Processor",
-    "ColIdefics3": "ColIdefics3Processor",
-    "BiIdefics3": "BiIdefics3Processor",
-    "ColModernVBert": "ColModernVBertProcessor",
-    "BiModernVBert": "BiModernVBertProcessor",
-    "ColGemma3": "ColGemmaProcessor3",
-}
-PREFIX = dict.fromkeys(("ColPali", "ColQwen2", "ColQwen2_5", "ColIdefics3"), "Query: ")
-"""What MTEB's wrappers put before a text; the others put nothing."""
 
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Upstream class name → folder with a tiny checkpoint of it, built once."""
     return cache(lambda upstream: tiny_vlm.build(upstream, tmp_path_factory.mktemp(upstream)))
-
-
-def upstream_model(upstream: str, folder: Path) -> tuple[Any, Any]:
-    """Model and processor as colpali-engine loads them. The key mapping goes round a bug in its Bi classes."""
-    import colpali_engine.models as models
-
-    options = {"key_mapping": {}} if upstream in ("BiQwen2", "BiQwen2_5") else {}
-    model = getattr(models, upstream).from_pretrained(str(folder), **options)
-    return model.eval(), getattr(models, PROCESSOR[upstream]).from_pretrained(str(folder))
-
-
-def run(model: Any, inputs: Mapping[str, Any], **options: Any) -> np.ndarray:
-    import torch
-
-    with torch.no_grad():
-        return model(**options, **{name: value for name, value in inputs.items() if name != "labels"}).numpy()
-
-
-def query_inputs(upstream: str, processor: Any, texts: list[str]) -> Any:
-    """As MTEB's ColPaliEngineWrapper; ColGemma3, which MTEB lacks, as upstream's own process_queries."""
-    if upstream == "ColGemma3":
-        return processor.process_queries(texts)
-    suffix = processor.query_augmentation_token * 10
-    return processor.process_texts([PREFIX.get(upstream, "") + text + suffix for text in texts])
-
-
-def ours(upstream: str, folder: Path, **options: Any) -> ColPaliEngineEncoder:
-    encoder = encoder_for(folder, FAMILY[upstream].name, **options)
-    assert isinstance(encoder, ColPaliEngineEncoder)
-    return encoder
-
-
-def assert_same(got: Embeddings, expected: list[np.ndarray], tolerance: float = MAX_DIFFERENCE) -> None:
-    """The same number of vectors for every content, each in the same direction and none further off than tolerance."""
-    assert got.token_counts.tolist() == [len(item) for item in expected]
-    wanted = np.concatenate(expected)
-    cosines = (got.values * wanted).sum(1) / np.linalg.norm(got.values, axis=1) / np.linalg.norm(wanted, axis=1)
-    assert cosines.min() >= 0.9999
-    assert np.abs(got.values - wanted).max() <= tolerance
-
-
-def rows(output: np.ndarray) -> np.ndarray:
-    """[tokens, dim] of a batch of one: dense output is one row, and nothing is padding."""
-    return output if output.ndim == 2 else output[0]
 
 
 @pytest.mark.parametrize("upstream", UPSTREAM)
@@ -213,77 +141,6 @@ def test_dense_poolings_match_upstream(pooling: str, checkpoint: Callable[[str],
     assert_same(encoder.encode({"image": tiny_vlm.mixed_pages()}, DOCUMENT), pages)
 
 
-def save_adapter(upstream: str, base: Path, folder: Path) -> Any:
-    """Write a LoRA over every q_proj and the projection into `folder`; gives the adapted model."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-
-    model, _ = upstream_model(upstream, base)
-    config = LoraConfig(r=4, lora_alpha=8, target_modules=r".*(q_proj|custom_text_proj)$", init_lora_weights=False)
-    with untrained.seeded(3):
-        adapted = get_peft_model(model, config).eval()
-        for name, weight in adapted.named_parameters():
-            if "lora_" in name:
-                torch.nn.init.normal_(weight, std=0.2)
-    adapted.save_pretrained(folder)
-    return adapted
-
-
-def test_adapters_as_option_and_as_checkpoint(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
-    base = checkpoint("ColQwen2_5")
-    model, adapter = save_adapter("ColQwen2_5", base, tmp_path / "adapter"), tmp_path / "adapter"
-    config = json.loads((adapter / "adapter_config.json").read_text())
-    (adapter / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": str(base)}))
-    _, processor = upstream_model("ColQwen2_5", base)
-    expected = [rows(run(model, processor.process_images([page]))) for page in tiny_vlm.mixed_pages()]
-
-    plain = ours("ColQwen2_5", base)
-    option, whole = ours("ColQwen2_5", base, adapter=str(adapter)), ours("ColQwen2_5", adapter)
-    batch = {"image": tiny_vlm.mixed_pages()}
-    for encoder in (option, whole):
-        assert_same(encoder.encode(batch, DOCUMENT), expected, tolerance=2e-6)
-    assert np.abs(plain.encode(batch, DOCUMENT).values - np.concatenate(expected)).max() > 0.01
-    assert len({plain.fingerprint, option.fingerprint, whole.fingerprint}) == 3
-
-    other = shutil.copytree(base, tmp_path / "other base")
-    (other / "config.json").write_text((base / "config.json").read_text() + "\n")
-    (adapter / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": str(other)}))
-    assert ours("ColQwen2_5", adapter).fingerprint != whole.fingerprint
-
-
-def rewrite_weights(folder: Path, rename: Callable[[str], str | None]) -> None:
-    from safetensors.torch import load_file, save_file
-
-    path = folder / "model.safetensors"
-    weights = {rename(name): weight for name, weight in load_file(path).items()}
-    save_file({n: w for n, w in weights.items() if n is not None}, path, metadata={"format": "pt"})
-
-
-def test_missing_weights_are_an_error(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
-    folder = shutil.copytree(checkpoint("ColQwen2"), tmp_path / "headless")
-    rewrite_weights(folder, lambda name: None if name.startswith("custom_text_proj") else name)
-    with pytest.raises(ModelError, match=r"2 weights of ColQwen2 are not in the checkpoint \(custom_text_proj.bias"):
-        ours("ColQwen2", folder).load()
-
-
-@pytest.mark.parametrize(
-    ("upstream", "new", "old"),
-    [
-        ("BiQwen2_5", r"^language_model\.", "model."),
-        ("ColQwen2", r"^language_model\.", "model."),
-        ("ColGemma3", r"^language_model\.", "language_model.model."),
-    ],
-)
-def test_names_of_older_checkpoints(
-    upstream: str, new: str, old: str, checkpoint: Callable[[str], Path], tmp_path: Path
-) -> None:
-    folder = shutil.copytree(checkpoint(upstream), tmp_path / "old")
-    rewrite_weights(folder, lambda name: re.sub(new, old, name))
-    batch = {"text": tiny_vlm.QUERIES}
-    expected = ours(upstream, checkpoint(upstream)).encode(batch, QUERY)
-    np.testing.assert_array_equal(ours(upstream, folder).encode(batch, QUERY).values, expected.values)
-
-
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision(dtype: str, checkpoint: Callable[[str], Path]) -> None:
     batch = {"image": tiny_vlm.mixed_pages()}
@@ -317,10 +174,10 @@ def test_options_change_the_fingerprint_and_nothing_else_does(
     ],
 )
 def test_options_that_cannot_be_used(
-    upstream: str, options: dict[str, Any], error: type[Exception], message: str, tmp_path: Path
+    upstream: str, options: dict[str, Any], error: type[Exception], message: str, checkpoint: Callable[[str], Path]
 ) -> None:
     with pytest.raises(error, match=message):
-        ours(upstream, tmp_path, **options)
+        ours(upstream, checkpoint(upstream), **options)
 
 
 def test_batches_that_cannot_be_used(checkpoint: Callable[[str], Path]) -> None:
@@ -344,7 +201,8 @@ def test_the_untrained_colpali(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     fingerprints = set()
     for folder in ("one", "two"):
         monkeypatch.setenv("RAYLIB_CACHE", str(tmp_path / folder))
-        encoder = ColPaliEngineEncoder(ModelSpec("raylib/untrained-colpali"), family("colpali"))
+        encoder = resolve(ModelSpec("raylib/untrained-colpali"))
+        assert isinstance(encoder, ColPaliEngineEncoder)
         fingerprints.add(encoder.fingerprint)
         pages = [tiny_vlm.page(210, 297, seed) for seed in (1, 2)]
         got = encoder.encode({"image": pages}, DOCUMENT)

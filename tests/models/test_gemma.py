@@ -15,10 +15,11 @@ from raylib.errors import UserError
 from raylib.models.families import family
 from raylib.models.gemma import BiGemmaEncoder
 from raylib.models.protocol import ModelSpec
+from raylib.models.registry import resolve
 from raylib.types import EncodeContext
 
 from . import tiny_vlm
-from .helpers import assert_same_directions, encoder_for, vectors
+from .helpers import assert_same_directions, vectors
 
 QUERY = EncodeContext("query")
 HIDDEN = 32
@@ -49,7 +50,7 @@ def run(model: Any, inputs: Mapping[str, Any], pooling: str) -> np.ndarray:
 
 
 def ours(folder: Path, **options: Any) -> BiGemmaEncoder:
-    encoder = encoder_for(folder, "bigemma3", **options)
+    encoder = resolve(ModelSpec(str(folder), **options))
     assert isinstance(encoder, BiGemmaEncoder)
     return encoder
 
