@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from raylib.errors import UserError
-from raylib.models.loading import model_failure
+from raylib.models.loading import device_name, model_failure
 from raylib.models.protocol import ModelSpec
 
 if TYPE_CHECKING:
@@ -127,7 +127,8 @@ class RegistrySource(ModelSource):
     def load(self) -> Any:
         options: dict[str, Any] = {"trust_remote_code": True} if self.runs_hub_code else {}
         with model_failure(self.spec, "MTEB cannot load it"):
-            return self.meta.load_model(device=self.spec.device, embed_dim=self.spec.embedding_dim, **options)
+            device = device_name(self.spec) if self.spec.device else None  # left alone, wrappers choose for themselves
+            return self.meta.load_model(device=device, embed_dim=self.spec.embedding_dim, **options)
 
 
 class FactorySource(ModelSource):
