@@ -45,19 +45,19 @@ class EvaluateConfig:
     splits: list[str] = field(default_factory=list)
     """Only these splits. The task's own by default."""
 
-    data_root: str | None = None
+    data_root: str | None = field(default=None, metadata={"metavar": "DIR"})
     """Read every task from DIR/<org>/<repo> instead of the hub. Results are then marked as not official."""
 
-    output_folder: str = "results"
+    output_folder: str = field(default="results", metadata={"metavar": "DIR"})
     """Where results, run summaries and the leaderboard go."""
 
-    store: str | None = None
+    store: str | None = field(default=None, metadata={"metavar": "DIR"})
     """Where embeddings are kept. <output-folder>/store by default; several runs may share one."""
 
     revision: str | None = None
     """Commit, branch or tag of the model on the hub."""
 
-    adapter: str | None = None
+    adapter: str | None = field(default=None, metadata={"metavar": "DIR"})
     """A peft adapter directory to put on the model."""
 
     dtype: str | None = None
@@ -96,7 +96,7 @@ class EvaluateConfig:
     parallel_models: int | None = None
     """Models that are encoded side by side. By default as many as the cluster has room for."""
 
-    address: str | None = None
+    address: str | None = field(default=None, metadata={"metavar": "ADDRESS"})
     """A Ray cluster to join. By default RAY_ADDRESS, or Ray is started on this machine."""
 
     local: bool = False

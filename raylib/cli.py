@@ -1,0 +1,286 @@
+"""The command line: `raylib <job>`. One dataclass per job is its flags, its YAML keys and its Python arguments.
+
+Only what a command needs is imported when it runs: `raylib --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from raylib.errors import RaylibError, UnknownNameError, UserError
+from raylib.evaluate.config import EvaluateConfig
+
+
+@dataclass
+class ListConfig:
+    """Show what can be evaluated, and with what."""
+
+    what: Literal["benchmarks", "tasks", "models"] = field(metadata={"positional": True})
+    """What to list."""
+
+    match: str = ""
+    """Only names that contain this; case does not count."""
+
+    benchmark: str | None = None
+    """Only the tasks of this benchmark."""
+
+    json: bool = False
+    """One JSON object a line, for programs."""
+
+
+@dataclass
+class ReportConfig:
+    """Rebuild leaderboard.md and leaderboard.html from the result files in a folder, raylib's or MTEB's."""
+
+    folder: str = field(default="results", metadata={"positional": True})
+    """The folder that holds them."""
+
+    quiet: bool = False
+    """Write the files, print nothing."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. Exit status: 0 all done, 1 something failed, 2 the command cannot be right, 130 interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] in ([], ["-h"], ["--help"]):
+        print(_overview())
+        return 0 if arguments else 2
+    if arguments[0] in ("-V", "--version"):
+        from raylib import __version__
+
+        print(f"raylib {__version__}")
+        return 0
+    try:
+        if arguments[0] not in _JOBS:
+            raise UnknownNameError("command", arguments[0], _JOBS, hint="See raylib --help.")
+        config_class, run = _JOBS[arguments[0]]
+        return run(parse(config_class, arguments[1:], prog=f"raylib {arguments[0]}"))
+    except UserError as error:
+        print(f"raylib: {error}", file=sys.stderr)
+        return 2
+    except RaylibError as error:
+        print(f"raylib: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("raylib: interrupted; what was stored is kept, the same command continues", file=sys.stderr)
+        return 130
+    except OSError as error:
+        print(f"raylib: {error}", file=sys.stderr)
+        return 1
+
+
+def _overview() -> str:
+    from raylib import __version__
+
+    width = max(map(len, _JOBS))
+    jobs = [f"  {name:<{width}}  {config.__doc__.strip().splitlines()[0]}" for name, (config, _) in _JOBS.items()]
+    return "\n".join(
+        [
+            f"raylib {__version__}: train and judge retrieval embedding models on a Ray cluster.",
+            "",
+            "usage: raylib COMMAND [options]      raylib COMMAND --help",
+            "",
+            *jobs,
+            "",
+            "Try:  raylib evaluate --model raylib/bm25,raylib/hashed-ngrams --benchmarks StdlibPages",
+        ]
+    )
+
+
+def parse(config_class: type, arguments: Sequence[str], *, prog: str) -> Any:
+    """Flags over the YAML file of --config over defaults → a `config_class`.
+
+    Raises UserError for a file that cannot be read or a key it should not have; a wrong flag ends the process with
+    status 2, as argparse does.
+    """
+    import tyro
+
+    arguments, path = _take_config(list(arguments))
+    default = read_yaml(config_class, path) if path is not None else None
+    extra = {} if default is None else {"default": default}
+    return tyro.cli(
+        _for_command_line(config_class),
+        args=arguments,
+        prog=prog,
+        config=(tyro.conf.UseAppendAction, tyro.conf.FlagCreatePairsOff),
+        **extra,
+    )
+
+
+def read_yaml(config_class: type, path: str) -> Any:
+    """The settings of a YAML file, checked by name and by type. Keys are flag names, with dashes or underscores."""
+    import yaml
+    from pydantic import TypeAdapter, ValidationError
+
+    from raylib import storage
+
+    try:
+        loaded = yaml.safe_load(storage.read_text(path))
+    except OSError as error:
+        raise UserError(f"--config {path} cannot be read: {error.strerror or error}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"--config {path} is no YAML: {' '.join(str(error).split())}") from error
+    if loaded is None:
+        loaded = {}
+    if not isinstance(loaded, dict):
+        raise UserError(f"--config {path} holds a {type(loaded).__name__}; expected settings, one `name: value` a line")
+    known = {f.name: f for f in dataclasses.fields(config_class)}
+    settings = {}
+    for key, value in loaded.items():
+        name = str(key).replace("-", "_")
+        if name not in known:
+            raise UnknownNameError(f"setting in {path}:", str(key), [k.replace("_", "-") for k in known])
+        is_list = str(known[name].type).startswith("list")
+        settings[name] = [str(value)] if is_list and isinstance(value, str) else value
+    try:
+        return TypeAdapter(config_class).validate_python(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"--config {path}: {where} is {first.get('input')!r}: {first['msg']}") from error
+
+
+def _take_config(arguments: list[str]) -> tuple[list[str], str | None]:
+    """Cut `--config FILE` out of the arguments."""
+    path = None
+    rest = []
+    while arguments:
+        argument = arguments.pop(0)
+        if argument == "--config":
+            if not arguments:
+                raise UserError("--config needs a file")
+            path = arguments.pop(0)
+        elif argument.startswith("--config="):
+            path = argument.removeprefix("--config=")
+        else:
+            rest.append(argument)
+    return rest, path
+
+
+def _for_command_line(config_class: type) -> type:
+    """`config_class` as tyro should show it: positional arguments, and a plain word for the value of every flag."""
+    import tyro
+
+    hints = typing.get_type_hints(config_class)
+    annotations: dict[str, Any] = {}
+    for f in dataclasses.fields(config_class):
+        if f.metadata.get("positional"):
+            annotations[f.name] = typing.Annotated[hints[f.name], tyro.conf.Positional]
+        elif hints[f.name] is not bool:
+            plain = next((t for t in (int, float, str) if t in (hints[f.name], *typing.get_args(hints[f.name]))), str)
+            word = f.metadata.get("metavar", {int: "N", float: "N", str: "NAME"}[plain])
+            annotations[f.name] = typing.Annotated[hints[f.name], tyro.conf.arg(metavar=word)]
+    shown = type(
+        config_class.__name__, (config_class,), {"__annotations__": annotations, "__doc__": config_class.__doc__}
+    )
+    for f in dataclasses.fields(config_class):  # a field that is annotated anew keeps its default
+        if f.name in annotations and (
+            f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING
+        ):
+            setattr(shown, f.name, field(default=f.default, default_factory=f.default_factory, metadata=f.metadata))
+    return dataclass(shown)
+
+
+def _evaluate(config: EvaluateConfig) -> int:
+    from rich.console import Console
+
+    from raylib import api
+    from raylib.evaluate.report import build_report, print_leaderboard
+
+    config.check_complete()
+    if config.dry_run:
+        _print_plan(api.plan(config))
+        return 0
+    outcome = api.evaluate(config)
+    print_leaderboard(build_report(config.output_folder), Console())
+    return 0 if outcome.ok else 1
+
+
+def _print_plan(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        if row["error"]:
+            print(f"{row['model']}: {row['error']}")
+            continue
+        print(
+            f"{row['model']}: {row['contents']} distinct contents of {row['requested']} asked for; "
+            f"{row['stored']} are stored, {row['to encode']} would be encoded"
+        )
+        for task, reason in row["skipped"].items():
+            print(f"  skipped {task}: {reason}")
+
+
+def _list(config: ListConfig) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from raylib.evaluate.quiet import quiet_libraries
+
+    if config.benchmark is not None and config.what != "tasks":
+        raise UserError(f"--benchmark goes with `raylib list tasks`, not with {config.what}")
+    quiet_libraries()
+    rows = [dataclasses.asdict(row) for row in _rows(config)]
+    if config.json:
+        for row in rows:
+            print(json.dumps(row, default=str))
+        return 0
+    if not rows:
+        print(f"no {config.what} match {config.match!r}")
+        return 1
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in rows[0]:
+        table.add_column(name.replace("_", " "), overflow="fold", no_wrap=name == "name")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    console = Console()
+    if not console.is_terminal:  # a pipe has no width: whole names, for grep
+        console.width = 240
+    console.print(table)
+    return 0
+
+
+def _rows(config: ListConfig) -> Sequence[Any]:
+    if config.what == "models":
+        from raylib.models.registry import known_models
+
+        return known_models(config.match)
+    from raylib.tasks.selection import list_benchmarks, list_tasks
+
+    return list_benchmarks(config.match) if config.what == "benchmarks" else list_tasks(config.benchmark, config.match)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, list | tuple | set | frozenset):
+        items = [str(v) for v in value]
+        return ", ".join(items[:6]) + (f" … {len(items)}" if len(items) > 6 else "")
+    return str(value)
+
+
+def _report(config: ReportConfig) -> int:
+    from rich.console import Console
+
+    from raylib.evaluate.report import build_report, print_leaderboard, write_leaderboard
+
+    report = build_report(config.folder)
+    paths = write_leaderboard(report, config.folder)
+    if not config.quiet:
+        print_leaderboard(report, Console())
+        print("wrote " + " and ".join(paths))
+    return 1 if report.problems else 0
+
+
+_JOBS: dict[str, tuple[type, Callable[[Any], int]]] = {
+    "evaluate": (EvaluateConfig, _evaluate),
+    "list": (ListConfig, _list),
+    "report": (ReportConfig, _report),
+}
+
+if __name__ == "__main__":
+    sys.exit(main())
