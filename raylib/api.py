@@ -10,6 +10,8 @@ from raylib.errors import UserError
 from raylib.evaluate.config import EvaluateConfig
 
 if TYPE_CHECKING:
+    from mteb.abstasks.abstask import AbsTask
+
     from raylib.evaluate.job import Outcome
 
 
@@ -35,18 +37,23 @@ def evaluate(model: str | Sequence[str] | EvaluateConfig, **settings: Any) -> Ou
     return _run(config)
 
 
+def plan(config: EvaluateConfig) -> list[dict[str, Any]]:
+    """What `evaluate` would encode, per model; see `EvaluateJob.dry_run`. Starts nothing and writes nothing."""
+    from raylib.evaluate.job import EvaluateJob, LocalBackend
+    from raylib.evaluate.progress import QuietReporter
+
+    config.check_complete()
+    job = EvaluateJob(config, LocalBackend(), QuietReporter())
+    return job.dry_run(job.prepare(_tasks(config)))
+
+
 def _run(config: EvaluateConfig) -> Outcome:
     from raylib import storage
     from raylib.evaluate.job import EvaluateJob, LocalBackend
     from raylib.evaluate.progress import reporter
-    from raylib.evaluate.quiet import quiet_libraries
     from raylib.evaluate.report import build_report, write_leaderboard
-    from raylib.tasks.selection import select_tasks
 
-    quiet_libraries()
-    tasks = select_tasks(
-        config.benchmarks, config.tasks, config.languages or None, config.splits or None, config.data_root
-    )
+    tasks = _tasks(config)
     storage.make_folder(config.output_folder)
     storage.make_folder(config.store_folder)
     with _connected(config):
@@ -60,6 +67,16 @@ def _run(config: EvaluateConfig) -> Outcome:
         outcome = job.run(job.prepare(tasks))
     write_leaderboard(build_report(config.output_folder), config.output_folder)
     return outcome
+
+
+def _tasks(config: EvaluateConfig) -> list[AbsTask]:
+    from raylib.evaluate.quiet import quiet_libraries
+    from raylib.tasks.selection import select_tasks
+
+    quiet_libraries()
+    return select_tasks(
+        config.benchmarks, config.tasks, config.languages or None, config.splits or None, config.data_root
+    )
 
 
 def _connected(config: EvaluateConfig):
