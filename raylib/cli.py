@@ -79,7 +79,8 @@ def _overview() -> str:
     from raylib import __version__
 
     width = max(map(len, _JOBS))
-    jobs = [f"  {name:<{width}}  {(config.__doc__ or "").strip().splitlines()[0]}" for name, (config, _) in _JOBS.items()]
+    summaries = {name: (config.__doc__ or "").strip().splitlines()[0] for name, (config, _) in _JOBS.items()}
+    jobs = [f"  {name:<{width}}  {summary}" for name, summary in summaries.items()]
     return "\n".join(
         [
             f"raylib {__version__}: train and judge retrieval embedding models on a Ray cluster.",

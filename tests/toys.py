@@ -22,8 +22,9 @@ def _tokens_of(text: str | None, image: Any) -> list[bytes]:
     tokens = [word.encode() for word in (text or "").lower().split()] if text is not None else []
     if image is not None:
         width, height = image.size
-        boxes = [(x * width // 2, y * height // 2, (x + 1) * width // 2, (y + 1) * height // 2) for x in (0, 1) for y in (0, 1)]
-        tokens += [repr((image.mode, image.size)).encode() + image.crop(box).tobytes() for box in boxes]
+        for left, top in ((0, 0), (0, height // 2), (width // 2, 0), (width // 2, height // 2)):
+            quarter = image.crop((left, top, left + width - width // 2, top + height - height // 2))
+            tokens.append(repr((image.mode, image.size)).encode() + quarter.tobytes())
     return tokens or [b"nothing"]
 
 
@@ -56,7 +57,9 @@ class ToyModel(AbsEncoder):
         self.encoded += len(matrices)
         return matrices
 
-    def encode(self, inputs: Any, *, task_metadata: Any, hf_split: str, hf_subset: str, prompt_type: Any = None, **kwargs: Any):
+    def encode(
+        self, inputs: Any, *, task_metadata: Any, hf_split: str, hf_subset: str, prompt_type: Any = None, **kwargs: Any
+    ):
         del task_metadata, hf_split, hf_subset, prompt_type, kwargs
         return np.stack([m.mean(axis=0) for m in self._matrices(inputs)])
 
@@ -68,7 +71,9 @@ class ToyLateModel(ToyModel):
         super().__init__()
         self.mteb_model_meta = meta("late", ScoringFunction.MAX_SIM)
 
-    def encode(self, inputs: Any, *, task_metadata: Any, hf_split: str, hf_subset: str, prompt_type: Any = None, **kwargs: Any):
+    def encode(
+        self, inputs: Any, *, task_metadata: Any, hf_split: str, hf_subset: str, prompt_type: Any = None, **kwargs: Any
+    ):
         import torch
 
         del task_metadata, hf_split, hf_subset, prompt_type, kwargs
