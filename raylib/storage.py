@@ -27,10 +27,13 @@ def join(folder: str | Path, *names: str) -> str:
 
 
 def _filesystem(path: str | Path):
-    """fsspec's file system for `path`, and the path as that file system names it."""
+    """fsspec's file system for `path`, and the path as that file system names it. It forgets what it remembers of
+    the folder: another machine may have written there."""
     import fsspec
 
-    return fsspec.core.url_to_fs(str(path))
+    filesystem, name = fsspec.core.url_to_fs(str(path))
+    filesystem.invalidate_cache(name)
+    return filesystem, name
 
 
 def exists(path: str | Path) -> bool:
@@ -76,10 +79,8 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO]:
     Raises UserError when the disk is full or the folder cannot be written to; what was there before stays.
     """
     if is_remote(path):
-        import fsspec
-
-        with fsspec.open(str(path), mode) as stream:
-            yield stream  # pyright: ignore[reportReturnType]
+        with _upload(str(path), mode) as stream:
+            yield stream
         return
     path = os.path.abspath(path)
     aside = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{uuid.uuid4().hex}.part")
@@ -95,6 +96,22 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO]:
     finally:
         if os.path.exists(aside):
             os.unlink(aside)
+
+
+@contextmanager
+def _upload(url: str, mode: str) -> Iterator[IO]:
+    """A local file that is uploaded when the block ends well. fsspec's own streams would publish what was written
+    before an exception."""
+    import tempfile
+
+    try:
+        with tempfile.NamedTemporaryFile(mode, encoding=None if "b" in mode else "utf-8") as stream:
+            yield stream
+            stream.flush()
+            filesystem, name = _filesystem(url)
+            filesystem.put_file(stream.name, name)
+    except OSError as error:
+        raise UserError(f"cannot write {url}: {error.strerror or error}. What was stored before is intact.") from error
 
 
 def write_text(path: str | Path, text: str) -> None:

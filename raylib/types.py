@@ -101,8 +101,10 @@ class Embeddings:
         return self.values
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Embeddings:
-        """The contents at `indices`, in that order; an index may repeat."""
+        """The contents at `indices`, in that order; an index may repeat. Raises IndexError outside 0 … n - 1."""
         indices = np.asarray(indices, dtype=np.int64)
+        if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
+            raise IndexError(f"contents {indices.min()} to {indices.max()} of {len(self)}")
         if self.is_dense:
             return Embeddings.from_dense(self.values[indices])
         counts = self.token_counts[indices]
