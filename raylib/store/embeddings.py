@@ -43,7 +43,7 @@ class Shelf:
         """Write encoder.json, for a person who wonders whose vectors these are; StoreError if it names another."""
         path = storage.join(self.folder, "encoder.json")
         if storage.exists(path):
-            found = json.loads(storage.read_text(path)).get("fingerprint")
+            found = _described(path)
             if found != self.fingerprint:
                 raise StoreError(
                     f"{path} belongs to encoder {found}, not {self.fingerprint}; use another --store folder"
@@ -75,7 +75,8 @@ class Shelf:
             raise ValueError(f"{len(keys)} keys for {len(embeddings)} contents")
         path = storage.join(self.folder, f"part-{uuid.uuid4().hex}{_PART_SUFFIX}")
         with storage.atomic_write(path) as stream:
-            pq.write_table(_to_table(keys, embeddings, self.fingerprint), stream, compression="none")
+            table = _to_table(keys, embeddings, self.fingerprint)
+            pq.write_table(table, stream, compression="none", write_page_checksum=True)
         return path
 
     def scan(self, keys: Sequence[bytes]) -> Iterator[tuple[np.ndarray, Embeddings]]:
@@ -178,17 +179,30 @@ def _to_table(keys: Sequence[bytes], embeddings: Embeddings, fingerprint: str) -
 def _read_table(path: str, columns: list[str]) -> pa.Table:
     try:
         with storage.open_input(path) as source:
-            return pq.read_table(source, columns=columns)
-    except (pa.ArrowException, OSError, KeyError) as error:
+            return pq.read_table(source, columns=columns, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        why = " ".join(str(error).split())
         raise StoreError(
-            f"{path} cannot be read ({error}). Delete the file: its contents are then encoded again."
+            f"{path} cannot be read ({why}). Delete the file: its contents are then encoded again."
         ) from error
 
 
 def _read_keys(path: str) -> np.ndarray:
     """[n, 4] uint64."""
-    column = _read_table(path, ["key"]).column("key").combine_chunks()
-    return _as_words([column.cast(pa.binary()).to_pylist()][0]) if len(column) else np.zeros((0, 4), np.uint64)
+    table = _read_table(path, ["key"])
+    if "key" not in table.column_names or table.schema.field("key").type != pa.binary(KEY_BYTES):
+        raise StoreError(f"{path} is no part of an embedding store (no column of 32-byte keys). Delete the file.")
+    if table.column("key").null_count:
+        raise StoreError(f"{path} is no part of an embedding store (rows without key). Delete the file.")
+    return _as_words(table.column("key").to_pylist())
+
+
+def _described(path: str) -> str | None:
+    """The fingerprint that an encoder.json names."""
+    try:
+        return json.loads(storage.read_text(path))["fingerprint"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreError(f"{path} cannot be read ({error}). Delete the file: it is written again.") from error
 
 
 def _read_part(path: str) -> Embeddings:
