@@ -5,50 +5,54 @@ Real tokens only. Zero padding would win over negative similarities, and a page'
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 import numpy as np
 
 from raylib.types import Embeddings
 
-_BLOCK_CELLS = 32 * 2**20
-"""Token similarities that are held at a time: 128 MiB of float32."""
+_QUERY_TOKENS = 1024
+"""Query tokens of one tile: enough for the matrix product to run at its full rate, few enough that the similarities
+of one document stay in the cache until their maximum is taken."""
+
+_DOCUMENTS = 4096
+"""Documents whose maxima are held at a time: 16 MiB for a tile of queries."""
 
 
 def maxsim(queries: Embeddings, documents: Embeddings) -> np.ndarray:
     """[n_queries, n_documents] float32 scores; inputs float16 or float32, products in float32.
 
-    Blocks of whole documents against blocks of whole queries, each one flat matrix product; then the maximum over a
-    document's tokens and the sum over a query's. Memory beyond inputs and result: `_BLOCK_CELLS` float32, unless a
-    single pair of query and document needs more. Raises ValueError for different dims or a content without tokens.
+    One matrix product per document and tile of whole queries, so a document's score has the same bits whatever other
+    documents are scored beside it. Memory beyond inputs and result: one document's similarities to a tile of queries,
+    and 16 MiB of maxima. Raises ValueError for different dims or a content without tokens.
     """
+    import torch
+
     if queries.dim != documents.dim:
         raise ValueError(f"queries have {queries.dim} dimensions, documents {documents.dim}")
     if (queries.token_counts == 0).any() or (documents.token_counts == 0).any():
         raise ValueError("a query or document has no tokens; expected at least one each")
-    scores = np.zeros((len(queries), len(documents)), dtype=np.float32)
-    query_cut = min(2048, max(1, int(queries.offsets[-1])))
-    for q_first, q_last in _cut(queries.offsets, query_cut):
-        query = queries.values[queries.offsets[q_first] : queries.offsets[q_last]].astype(np.float32, copy=False)
-        q_starts = queries.offsets[q_first:q_last] - queries.offsets[q_first]
-        for d_first, d_last in _cut(documents.offsets, max(1, _BLOCK_CELLS // len(query))):
-            scores[q_first:q_last, d_first:d_last] = _block(query, q_starts, documents, d_first, d_last)
+    query_TD, document_TD = torch.from_numpy(queries.values), torch.from_numpy(documents.values)
+    scores = np.empty((len(queries), len(documents)), dtype=np.float32)
+    for q_first, q_last in _tiles(queries.offsets):
+        start, stop = queries.offsets[q_first], queries.offsets[q_last]
+        tile_DT = query_TD[start:stop].float().T
+        for d_first in range(0, len(documents), _DOCUMENTS):
+            d_last = min(d_first + _DOCUMENTS, len(documents))
+            best = torch.empty(d_last - d_first, int(stop - start))
+            bounds = documents.offsets[d_first : d_last + 1].tolist()
+            for row, (first, last) in enumerate(itertools.pairwise(bounds)):
+                torch.amax(document_TD[first:last].float() @ tile_DT, dim=0, out=best[row])
+            sums = np.add.reduceat(best.numpy(), queries.offsets[q_first:q_last] - start, axis=1)
+            scores[q_first:q_last, d_first:d_last] = sums.T
     return scores
 
 
-def _block(query_TD: np.ndarray, q_starts: np.ndarray, documents: Embeddings, first: int, last: int) -> np.ndarray:
-    import torch
-
-    start, stop = documents.offsets[first], documents.offsets[last]
-    document_TD = torch.from_numpy(documents.values[start:stop].astype(np.float32, copy=False))
-    # Document tokens are rows: the maximum over them then runs along contiguous memory.
-    similarity = torch.mm(document_TD, torch.from_numpy(query_TD).T).numpy()
-    best = np.maximum.reduceat(similarity, documents.offsets[first:last] - start, axis=0)
-    return np.add.reduceat(best, q_starts, axis=1).T
-
-
-def _cut(offsets: np.ndarray, max_tokens: int):
-    """(first, last) of runs of whole contents with at most `max_tokens` tokens, or one content that has more."""
+def _tiles(offsets: np.ndarray) -> Iterator[tuple[int, int]]:
+    """(first, last) of runs of whole queries of at most `_QUERY_TOKENS` tokens, or one query that has more."""
     first, n = 0, len(offsets) - 1
     while first < n:
-        last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + max_tokens, side="right")) - 1)
-        yield first, last
-        first = last
+        end = int(np.searchsorted(offsets, offsets[first] + _QUERY_TOKENS, side="right")) - 1
+        yield first, max(first + 1, end)
+        first = max(first + 1, end)
