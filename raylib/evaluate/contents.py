@@ -134,7 +134,10 @@ def encoded_image(value: Any) -> bytes | None:
         except OSError:
             return b""  # found unreadable when decoded, and reported there under its id
     buffer = io.BytesIO()
-    value.save(buffer, format="PNG" if value.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else "TIFF")
+    try:
+        value.save(buffer, format="PNG" if value.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else "TIFF")
+    except Exception:  # an image without pixels, or in a mode that no file holds
+        return b""
     return buffer.getvalue()
 
 
@@ -164,8 +167,13 @@ def decode_image(data: bytes | None) -> Image.Image:
         raise
     except Image.DecompressionBombError as error:
         raise BadContentError(f"decompression bomb: {error}") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
-        raise BadContentError(f"unreadable image: {error}") from error
+    except UnidentifiedImageError as error:  # its own text names an object in memory
+        raise BadContentError("unreadable image: the bytes are no known format, or have no pixels") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders of damaged files raise RuntimeError, struct.error and more besides OSError
+        what = " ".join(str(error).split()) or type(error).__name__
+        raise BadContentError(f"unreadable image: {what}") from error
     return image
 
 
