@@ -10,6 +10,7 @@ from raylib.evaluate.contents import Source, encoded_image
 if TYPE_CHECKING:
     import datasets
     from mteb.abstasks.task_metadata import TaskMetadata
+    from mteb.types import PromptType
     from torch.utils.data import DataLoader
 
 
@@ -21,7 +22,6 @@ def retrieval_source(
     MTEB prepares the text columns (title joined, instruction added, columns of other modalities dropped); images go
     round that step, which would copy them. keep: the rows to keep.
     """
-    from mteb._create_dataloaders import create_dataloader
     from mteb.types import PromptType
 
     if keep is not None and len(keep) < len(data):
@@ -32,9 +32,32 @@ def retrieval_source(
     texts: Any = None
     if "text" in wanted and "text" in data.column_names:
         plain = data.remove_columns([c for c in ("image", "audio", "video") if c in data.column_names])
-        texts = create_dataloader(plain, task_metadata=metadata, prompt_type=prompt_type).dataset
+        texts = _prepared(plain, metadata, prompt_type)
     ids = [str(i) for i in data["id"]]
     return Source(name, ids, texts, images, required="text" if role == "query" else None)
+
+
+def _prepared(data: datasets.Dataset, metadata: TaskMetadata, prompt_type: PromptType) -> Any:
+    """The text columns as MTEB prepares them. It cannot take None nor an empty table: missing texts go round it as ""
+    and are put back, so that they are reported under their ids."""
+    from mteb._create_dataloaders import create_dataloader
+
+    if not len(data):
+        return data
+    names = [c for c in ("text", "title") if c in data.column_names and _is_string(data, c)]
+    missing = {c: {i for i, value in enumerate(data[c]) if value is None} for c in names}
+    if any(missing.values()):
+        data = data.map(lambda row: {c: "" if row[c] is None else row[c] for c in names})
+    prepared: Any = create_dataloader(data, task_metadata=metadata, prompt_type=prompt_type).dataset
+    without = missing.get("text")
+    if without:
+        prepared = prepared.map(lambda row, i: {"text": None if i in without else row["text"]}, with_indices=True)
+    return prepared
+
+
+def _is_string(data: datasets.Dataset, column: str) -> bool:
+    """False for a conversation, which is a list of turns."""
+    return getattr(data.features[column], "dtype", None) in ("string", "large_string")
 
 
 def loader_source(loader: DataLoader, *, name: str, required: str | None = None) -> Source:
