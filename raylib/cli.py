@@ -11,10 +11,13 @@ import sys
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from raylib.errors import RaylibError, UnknownNameError, UserError
 from raylib.evaluate.config import EvaluateConfig
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @dataclass
@@ -189,8 +192,6 @@ def _for_command_line(config_class: type) -> type:
 
 
 def _evaluate(config: EvaluateConfig) -> int:
-    from rich.console import Console
-
     from raylib import api
     from raylib.evaluate.report import build_report, print_leaderboard
 
@@ -199,7 +200,7 @@ def _evaluate(config: EvaluateConfig) -> int:
         _print_plan(api.plan(config))
         return 0
     outcome = api.evaluate(config)
-    print_leaderboard(build_report(config.output_folder), Console())
+    print_leaderboard(build_report(config.output_folder), _console())
     return 0 if outcome.ok else 1
 
 
@@ -217,7 +218,6 @@ def _print_plan(rows: list[dict[str, Any]]) -> None:
 
 
 def _list(config: ListConfig) -> int:
-    from rich.console import Console
     from rich.table import Table
 
     from raylib.evaluate.quiet import quiet_libraries
@@ -238,11 +238,18 @@ def _list(config: ListConfig) -> int:
         table.add_column(name.replace("_", " "), overflow="fold", no_wrap=name == "name")
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
-    console = Console()
-    if not console.is_terminal:  # a pipe has no width: whole names, for grep
-        console.width = 240
-    console.print(table)
+    _console().print(table)
     return 0
+
+
+def _console() -> Console:
+    """The terminal; a pipe or a log has no width, so that names stay whole there."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200
+    return console
 
 
 def _rows(config: ListConfig) -> Sequence[Any]:
@@ -265,14 +272,12 @@ def _cell(value: Any) -> str:
 
 
 def _report(config: ReportConfig) -> int:
-    from rich.console import Console
-
     from raylib.evaluate.report import build_report, print_leaderboard, write_leaderboard
 
     report = build_report(config.folder)
     paths = write_leaderboard(report, config.folder)
     if not config.quiet:
-        print_leaderboard(report, Console())
+        print_leaderboard(report, _console())
         print("wrote " + " and ".join(paths))
     return 1 if report.problems else 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,13 +79,33 @@ def start(address: str | None = None, *, quiet: bool = True) -> None:
     address = address or os.environ.get("RAY_ADDRESS")
     try:
         if address:
-            ray.init(address=address, **options)
+            with _native_stderr(shown=not quiet):
+                ray.init(address=address, **options)
         else:
-            ray.init(address="local", include_dashboard=False, **options)
+            with _native_stderr(shown=not quiet):
+                ray.init(address="local", include_dashboard=False, **options)
         _started_here = not address
     except (ConnectionError, ray.exceptions.RaySystemError, RuntimeError, ValueError) as error:
         where = f"the Ray cluster at {address}" if address else "Ray on this machine"
         raise UserError(f"cannot reach {where}: {error}. Check --address, or run without Ray: --local.") from error
+
+
+@contextmanager
+def _native_stderr(shown: bool) -> Iterator[None]:
+    """Without what Ray's C++ core writes to file descriptor 2 while it starts, a line about its own log level. What
+    goes wrong is raised as an exception."""
+    if shown:
+        yield
+        return
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def started_here() -> bool:

@@ -8,7 +8,9 @@ go to the greater document id, as MTEB's metrics do.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, redirect_stderr
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +71,11 @@ def best(values: np.ndarray, top_k: int) -> np.ndarray:
     return places[np.argsort(-values[places], kind="stable")][:top_k]
 
 
+def _without_bars() -> AbstractContextManager[Any]:
+    """bm25s draws progress bars on stderr that MTEB gives no way to turn off."""
+    return redirect_stderr(io.StringIO())
+
+
 def _search_class() -> type:
     """MTEB's BM25Search with another `search`; a class inside a function because mteb is heavy to import."""
     from mteb.models.model_implementations.bm25 import BM25Search
@@ -77,7 +84,9 @@ def _search_class() -> type:
         def index(self, corpus: Any, **kwargs: Any) -> None:
             if "text" not in corpus.column_names:
                 raise UserError(f"raylib/bm25 reads text; this corpus has only {', '.join(corpus.column_names)}")
-            super().index(corpus, **kwargs)
+            text_only = corpus.remove_columns([c for c in ("image", "audio", "video") if c in corpus.column_names])
+            with _without_bars():
+                super().index(text_only, **kwargs)
             self.places = {document_id: place for place, document_id in self.corpus_idx_to_id.items()}
             self.greatest_first = sorted(self.places, reverse=True)
 
@@ -88,7 +97,8 @@ def _search_class() -> type:
             del kwargs
             assert self._tokenizer is not None and self.retriever is not None, "index comes before search"
             rows = _combine_queries_with_instruction_text(queries)
-            tokens = self._tokenizer.transform(list(rows["text"]))
+            with _without_bars():
+                tokens = self._tokenizer.transform(list(rows["text"]))
             words = {index: word for word, index in tokens.vocab.items()}
             found = {}
             for query_id, indices in zip(rows["id"], tokens.ids, strict=True):
