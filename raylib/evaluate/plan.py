@@ -88,13 +88,12 @@ class Plan:
 def readable_fields(encoder: Encoder, source: Source) -> tuple[str, ...]:
     """The columns of `source` that this encoder reads. Raises UserError when it can read none, or would have to fuse
     text and image and cannot."""
-    if encoder.fields is None:
-        return tuple(source.fields)
-    readable = [f for f in encoder.fields if f not in ("text", "image") or f in encoder.modalities]
-    names = tuple(f for f in readable if f in source.fields)
-    if not names:
+    known = encoder.modalities or {"text", "image"}  # a bridged model may not say
+    wanted = source.fields if encoder.fields is None else encoder.fields
+    names = tuple(f for f in wanted if f in source.fields and (f not in ("text", "image") or f in known))
+    if not names or not known.intersection(names):
         raise UserError(modality_mismatch(encoder.spec.name, sorted(encoder.modalities), source))
-    if "text" in names and "image" in names and not encoder.fuses:
+    if encoder.fields is not None and "text" in names and "image" in names and not encoder.fuses:
         raise UserError(f"contents hold text and image together; {encoder.spec.name} reads one of them at a time")
     return names
 
