@@ -207,11 +207,13 @@ def encode_locally(
     report.startup_seconds = time.perf_counter() - start
     start = time.perf_counter()
     buffer = WriteBuffer(shelf)
-    for encoded in _encode_ahead(encoder, batches, sources):
-        buffer.add(encoded)
-        report.add(EncodeReport(len(encoded.keys), encoded.bad, encoded.notes))
-        progress(len(encoded.keys) + len(encoded.bad))
-    buffer.flush()
+    try:
+        for encoded in _encode_ahead(encoder, batches, sources):
+            buffer.add(encoded)
+            report.add(EncodeReport(len(encoded.keys), encoded.bad, encoded.notes))
+            progress(len(encoded.keys) + len(encoded.bad))
+    finally:  # what was encoded before a failure is kept
+        buffer.flush()
     report.seconds = time.perf_counter() - start
     return report
 
