@@ -124,7 +124,7 @@ class ModelRun:
         report = self.store_model.report
         for note in report.notes:
             self.reporter.warn(note)
-        self._timings.update(startup=report.startup_seconds, encode=report.seconds)
+        self._timings.update(startup=report.startup_seconds, encode=report.seconds, encode_cpu=report.cpu_seconds)
         bad = self._bad_contents()
         self.summary.contents = {**self.summary.contents, "encoded": report.encoded, "failed": len(bad)}
         if bad:
@@ -214,6 +214,7 @@ class ModelRun:
             digest=digest,
             fingerprint=self.model.fingerprint,
             untrained=self.untrained,
+            partial=bool(self.config.languages or self.config.splits),
             encode_kwargs=settings,
         )
         return result

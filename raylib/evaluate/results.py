@@ -85,13 +85,15 @@ def save_task_result(
     digest: str,
     fingerprint: str = "",
     untrained: bool = False,
+    partial: bool = False,
     encode_kwargs: Mapping[str, Any] | None = None,
 ) -> str:
-    """Write one task's result and its record; returns the path of <Task>.json. What was there is replaced.
+    """Write one task's result and its record; returns the path of <Task>.json. What was there is replaced, but a
+    partial result (some languages or splits) of the same encoder joins the other parts of the one that is there.
 
     Scores are written as MTEB writes them: rounded to 6 decimals, an undefined metric as NaN. official=False writes
     "local" for the data set's revision, so that the file cannot pass for a published benchmark's.
-    Raises UserError when the folder cannot be written to.
+    Raises UserError when the folder cannot be written to, or when a result on local data would replace an official one.
     """
     from mteb.cache import ResultCache
 
@@ -99,6 +101,16 @@ def save_task_result(
     _check_file_name(task_result.task_name)
     if not official:
         task_result = task_result.model_copy(update={"dataset_revision": LOCAL_REVISION})
+    before = read_records(folder).get(task_result.task_name)
+    if before is not None and before.official and not official:
+        raise UserError(
+            f"{join(folder, task_result.task_name)}.json is an official result, this one is of local data; "
+            "choose another --output-folder"
+        )
+    if partial and before is not None and before.official == official and before.fingerprint == fingerprint:
+        kept = stored_result(output, meta, task_result.task_name, before.digest)
+        if kept is not None and kept.is_mergeable(task_result):
+            task_result = kept.merge(task_result)
     if meta.revision != _revision(meta):
         meta = meta.model_copy(update={"revision": _revision(meta)})
     with tempfile.TemporaryDirectory() as scratch:
