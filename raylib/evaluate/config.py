@@ -152,7 +152,7 @@ class EvaluateConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """What was set, for the run summary."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if v not in (None, [], False)}
+        return {k: v for k, v in dataclasses.asdict(self).items() if v is not None and v is not False and v != []}
 
 
 def _split(text: str) -> list[str]:

@@ -75,13 +75,12 @@ class PlainReporter(QuietReporter):
 
 def progress_line(title: str, done: int, total: int, seconds: float) -> str:
     """e.g. "encode openai/clip  120/360 contents (33 %)  24.0/s  0:10 left"."""
-    rate = done / seconds if seconds > 0 else 0.0
     share = 100 * done / total if total else 100.0
     line = f"{title}  {done}/{total} contents ({share:.0f} %)"
-    if done:
-        line += f"  {rate:.1f}/s"
-    if done and done < total:
-        line += f"  {_clock((total - done) / rate)} left"
+    if done and seconds > 0:
+        line += f"  {done / seconds:.1f}/s"
+        if done < total:
+            line += f"  {_clock((total - done) * seconds / done)} left"
     return line
 
 

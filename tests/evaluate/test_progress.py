@@ -1,0 +1,78 @@
+"""Progress: lines by hand, and reporters that say no more than they should."""
+
+import pytest
+
+from raylib.evaluate import progress
+from raylib.evaluate.progress import BarReporter, PlainReporter, QuietReporter, progress_line, reporter
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "seconds", "line"),
+    [
+        (120, 360, 5.0, "encode m  120/360 contents (33 %)  24.0/s  0:10 left"),
+        (0, 360, 0.0, "encode m  0/360 contents (0 %)"),
+        (0, 360, 9.0, "encode m  0/360 contents (0 %)"),
+        (360, 360, 10.0, "encode m  360/360 contents (100 %)  36.0/s"),
+        (1, 7201, 1.0, "encode m  1/7201 contents (0 %)  1.0/s  2:00:00 left"),
+        (1, 100, 0.75, "encode m  1/100 contents (1 %)  1.3/s  1:14 left"),
+        (5, 10, 0.0, "encode m  5/10 contents (50 %)"),
+        (0, 0, 1.0, "encode m  0/0 contents (100 %)"),
+    ],
+)
+def test_a_line_tells_done_total_rate_and_time_left(done, total, seconds, line):
+    assert progress_line("encode m", done, total, seconds) == line
+
+
+def test_plain_lines_come_at_the_start_now_and_then_and_at_the_end(monkeypatch, capsys):
+    clock = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    with PlainReporter().stage("encode m", 30) as advance:
+        for _ in range(30):
+            clock[0] += 1.0
+            advance(1)
+    assert capsys.readouterr().out.splitlines() == [
+        "encode m  0/30 contents (0 %)",
+        *[f"encode m  {n}/30 contents ({100 * n / 30:.0f} %)  1.0/s  0:{30 - n:02d} left" for n in (5, 10, 15, 20, 25)],
+        "encode m  30/30 contents (100 %)  1.0/s",
+    ]
+
+
+def test_quiet_says_only_what_is_wrong(capsys):
+    quiet = QuietReporter()
+    quiet.say("finished")
+    quiet.warn("broken")
+    with quiet.stage("encode m", 3) as advance:
+        advance(3)
+    out, err = capsys.readouterr()
+    assert out == "" and err == "broken\n"
+
+
+def test_bars_of_two_stages_end_together(capsys):
+    bars = BarReporter()
+    with bars.stage("one", 3) as first:
+        first(1)
+        with pytest.raises(RuntimeError), bars.stage("two", 2) as second:
+            second(2)
+            assert [task.completed for task in bars._progress.tasks] == [1, 2]
+            raise RuntimeError("the stage failed")
+        assert len(bars._progress.tasks) == 1 and bars._progress.live.is_started
+    assert bars._progress.tasks == [] and not bars._progress.live.is_started
+
+
+def test_names_are_never_read_as_markup(capsys):
+    BarReporter().say("✓ org/model[bold]x[/bold]  0.5")
+    assert "org/model[bold]x[/bold]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("quiet", "terminal", "kind"),
+    [
+        (True, True, QuietReporter),
+        (True, False, QuietReporter),
+        (False, True, BarReporter),
+        (False, False, PlainReporter),
+    ],
+)
+def test_the_reporter_fits_where_the_output_goes(monkeypatch, quiet, terminal, kind):
+    monkeypatch.setattr(progress.sys.stdout, "isatty", lambda: terminal, raising=False)
+    assert type(reporter(quiet)) is kind
