@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 UV := $(VENV)/uv/bin/uv
 
-DEMO_MODELS := raylib/bm25,raylib/hashed-ngrams,raylib/untrained-clip
+DEMO_MODELS := raylib/bm25,raylib/hashed-ngrams,raylib/untrained-clip,raylib/untrained-colpali
 MODEL ?=
 TESTS ?= tests
 
@@ -33,7 +33,6 @@ $(READY): requirements.lock pyproject.toml
 
 demo: setup
 	$(BIN)/raylib evaluate --model $(DEMO_MODELS)$(if $(MODEL),$(comma)$(MODEL)) --benchmarks StdlibPages --output-folder results
-	$(BIN)/raylib evaluate --model raylib/untrained-colpali --tasks StdlibPagesT2I --output-folder results
 	@echo "The leaderboard: results/leaderboard.html"
 
 test: setup

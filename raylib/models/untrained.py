@@ -1,13 +1,14 @@
 """Tiny random-weight checkpoints: the visual path on a machine that has no weights.
 
 They show that pages flow through an image model, not that the model is any good; every name says "untrained".
-A checkpoint is a function of its seed alone: built again, anywhere, it has the same bytes.
+A checkpoint is a function of its seed and, for its words, of the Python version: built again it has the same bytes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -74,6 +75,17 @@ def build_tokenizer(
     )
 
 
+_WORDS = 4096
+
+
+def _english() -> str:
+    """The language reference that Python's help() shows: half a megabyte of English, so that the words of a page become
+    words and not letters, five times fewer tokens."""
+    from pydoc_data.topics import topics
+
+    return "\n".join(topics[name] for name in sorted(topics))
+
+
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Random weights drawn inside depend on `seed` only; the caller's random state is as it was afterwards."""
@@ -91,6 +103,8 @@ def build_clip(directory: str | Path, seed: int = 0) -> None:
     tokenizer = build_tokenizer(
         {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},
         template="<|startoftext|> $A <|endoftext|>",
+        vocab_size=_WORDS,
+        text=_english(),
     )
     text = {"vocab_size": len(tokenizer), "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
     text |= {"num_attention_heads": 4, "max_position_embeddings": 77, "projection_dim": 64}
@@ -111,7 +125,7 @@ def build_colpali(directory: str | Path, seed: int = 0) -> None:
     from transformers import PaliGemmaConfig, SiglipImageProcessor
 
     specials = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>"}
-    tokenizer = build_tokenizer(specials, extra_tokens=["<image>"], max_length=1024)
+    tokenizer = build_tokenizer(specials, extra_tokens=["<image>"], max_length=1024, vocab_size=_WORDS, text=_english())
     images: Any = SiglipImageProcessor(size={"height": 112, "width": 112}, resample=3)
     images.image_seq_length = 64
     processor = ColPaliProcessor(image_processor=images, tokenizer=tokenizer)
@@ -140,7 +154,7 @@ BUILDERS: dict[str, Callable[[str | Path], None]] = {
 }
 """Registered name → what writes its checkpoint."""
 
-BUILD_VERSION = 1
+BUILD_VERSION = 2
 """Part of the cache folder's name: raise it when a builder changes what it writes."""
 
 
@@ -155,7 +169,7 @@ def checkpoint(name: str) -> Path:
     Safe when several processes ask at once: each builds aside and the first rename wins.
     Raises KeyError for a name that is not in BUILDERS.
     """
-    folder = cache_folder() / "untrained" / f"{name.split('/')[-1]}-v{BUILD_VERSION}"
+    folder = cache_folder() / "untrained" / f"{name.split('/')[-1]}-v{BUILD_VERSION}-py{platform.python_version()}"
     if folder.is_dir():
         return folder
     aside = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.part"
