@@ -106,15 +106,20 @@ def parse(config_class: type, arguments: Sequence[str], *, prog: str) -> Any:
     import tyro
 
     arguments, path = _take_config(list(arguments))
-    default = read_yaml(config_class, path) if path is not None else None
-    extra = {} if default is None else {"default": default}
-    return tyro.cli(
-        _for_command_line(config_class),
-        args=arguments,
-        prog=prog,
-        config=(tyro.conf.UseAppendAction, tyro.conf.FlagCreatePairsOff),
-        **extra,
-    )
+    markers: list[Any] = [tyro.conf.UseAppendAction]
+    extra = {}
+    if path is None:
+        markers.append(tyro.conf.FlagCreatePairsOff)
+    else:  # both --local and --no-local: either may say the opposite of the file, or the same
+        extra["default"] = _without_lists_of(arguments, read_yaml(config_class, path))
+    return tyro.cli(_for_command_line(config_class), args=arguments, prog=prog, config=markers, **extra)
+
+
+def _without_lists_of(arguments: Sequence[str], settings: Any) -> Any:
+    """`settings` with the lists emptied that a flag gives: repeated flags add to each other, not to the file's list."""
+    given = {a.partition("=")[0].removeprefix("--").replace("-", "_") for a in arguments if a.startswith("--")}
+    lists = {f.name for f in dataclasses.fields(settings) if isinstance(getattr(settings, f.name), list)}
+    return dataclasses.replace(settings, **{name: [] for name in given & lists})
 
 
 def read_yaml(config_class: type, path: str) -> Any:
@@ -146,6 +151,8 @@ def read_yaml(config_class: type, path: str) -> Any:
         return TypeAdapter(config_class).validate_python(settings)
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:  # the class's own check, which names its flag
+            raise UserError(f"--config {path}: {first['msg'].removeprefix('Value error, ')}") from error
         where = ".".join(map(str, first["loc"]))
         raise UserError(f"--config {path}: {where} is {first.get('input')!r}: {first['msg']}") from error
 

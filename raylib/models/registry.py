@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raylib.errors import UnknownNameError, UserError
+from raylib.errors import UnknownNameError, UnsupportedOptionError, UserError
 from raylib.models.families import FAMILIES, Family
 from raylib.models.protocol import Encoder, ModelSpec
 from raylib.models.weights import hub_folder, resolve_revision, snapshot, weights_digest
@@ -64,8 +64,18 @@ def _from_factory(spec: ModelSpec) -> Encoder | SearchModel:
     if not inspect.isclass(factory) or issubclass(factory, Encoder):
         made = made_by_factory(spec)
         if isinstance(made, Encoder):
+            _refuse_options(spec)
             return made
     return _bridged(spec, FactorySource(spec))
+
+
+def _refuse_options(spec: ModelSpec) -> None:
+    """A finished encoder has its options already."""
+    if spec.options():
+        flags = ", ".join("--" + name.replace("_", "-") for name in sorted(spec.options()))
+        raise UnsupportedOptionError(
+            f"{spec.name}: its factory gives a finished encoder, without {flags}. Leave it out."
+        )
 
 
 def _bridged(spec: ModelSpec, source: Any) -> Encoder | SearchModel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from raylib.errors import ModelError
 from raylib.models.families import Family
 from raylib.models.protocol import Encoder, ModelSpec
 from raylib.types import Embeddings, EncodeContext
@@ -80,3 +81,43 @@ class Words(Letters):
 def by_hand(text: str) -> list[float]:
     """What `Letters` gives for a text."""
     return [float(text.count(letter)) for letter in "abc"] + [1.0]
+
+
+def letters() -> Letters:
+    return Letters("tests.evaluate.made:letters")
+
+
+def tired() -> Letters:
+    """Has memory for three contents at a time."""
+    return Letters("tests.evaluate.made:tired", fits=3)
+
+
+def reader() -> Letters:
+    """Reads text only."""
+    return Letters("tests.evaluate.made:reader", modalities=["text"])
+
+
+def broken() -> Letters:
+    raise RuntimeError("no weights today")
+
+
+class Nan(Letters):
+    """Gives NaN for everything."""
+
+    def forward(self, tensors):
+        return Embeddings.from_dense(np.full((len(tensors["n"]), 4), np.nan, np.float32))
+
+
+def nan() -> Letters:
+    return Nan("tests.evaluate.made:nan")
+
+
+class Unloadable(Letters):
+    """Can be planned; its weights cannot be read."""
+
+    def load(self):
+        raise ModelError("tests.evaluate.made:unloadable: its weights cannot be read")
+
+
+def unloadable() -> Letters:
+    return Unloadable("tests.evaluate.made:unloadable")

@@ -1,0 +1,337 @@
+"""The command line: what it accepts, what it refuses in one line, and how fast it answers."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from raylib import __version__, cli
+from raylib.cli import ListConfig, ReportConfig, main, parse
+from raylib.errors import ModelError, RaylibError, UnknownNameError, UserError
+from raylib.evaluate.config import EvaluateConfig
+
+HEAVY = {"torch", "mteb", "ray", "transformers", "datasets", "sklearn", "pandas"}
+
+HELP = f"""
+import sys
+from raylib.cli import main
+try:
+    status = main(sys.argv[1:])
+except SystemExit as end:  # argparse's way
+    status = end.code
+print("IMPORTED", sorted({HEAVY!r} & set(sys.modules)), "STATUS", status)
+"""
+
+
+def read(*arguments):
+    return parse(EvaluateConfig, arguments, prog="raylib evaluate")
+
+
+def one_line(capsys):
+    """What was printed on stderr: one line that starts with the program's name, and no trace."""
+    err = capsys.readouterr().err.strip()
+    assert err.startswith("raylib: ") and "\n" not in err and "Traceback" not in err
+    return err
+
+
+@pytest.fixture
+def yaml_file(tmp_path):
+    def write(text):
+        (tmp_path / "run.yaml").write_text(text)
+        return str(tmp_path / "run.yaml")
+
+    return write
+
+
+# Help.
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["evaluate", "--help"]], ids=" ".join)
+def test_help_answers_at_once_and_imports_nothing_heavy(arguments):
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", HELP, *arguments], capture_output=True, text=True, check=True)
+        times.append(time.perf_counter() - start)
+    assert done.stdout.endswith("IMPORTED [] STATUS 0\n"), done.stdout
+    assert min(times) < 2.0, times
+
+
+def test_the_overview_names_every_job_with_its_purpose(capsys):
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    for line in ("evaluate  Score embedding models", "list      Show what can be", "report    Rebuild leaderboard.md"):
+        assert line in out
+    assert max(map(len, out.splitlines())) <= 120
+
+
+def test_help_of_evaluate_shows_every_setting(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["evaluate", "--help"])
+    assert end.value.code == 0
+    out = capsys.readouterr().out
+    for name in EvaluateConfig.__dataclass_fields__:
+        assert f"--{name.replace('_', '-')}" in out
+    assert "Contents per forward" in out
+
+
+def test_no_command_shows_the_overview_and_is_no_success(capsys):
+    assert main([]) == 2
+    assert "usage: raylib COMMAND" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"raylib {__version__}\n"
+
+
+# Flags and YAML.
+
+FLAGS = [
+    *[
+        "--model",
+        "a/b,pkg.mod:factory",
+        "--benchmarks",
+        "ViDoRe(v1),MTEB(eng, v2)",
+        "--tasks",
+        "T",
+        "--languages",
+        "eng",
+    ],
+    *["--splits", "test", "--data-root", "data", "--output-folder", "out", "--store", "s3://x"],
+    *["--revision", "12ab", "--adapter", "lora", "--dtype", "float16", "--pooling", "mean", "--embedding-dim", "768"],
+    *["--max-pixels", "9", "--device", "cpu", "--trust-remote-code", "--batch-size", "8", "--workers", "3"],
+    *[
+        "--min-workers",
+        "2",
+        "--gpus-per-worker",
+        "0.5",
+        "--cpus-per-worker",
+        "4",
+        "--parallel-models",
+        "2",
+        "--address",
+        "ray://h",
+    ],
+    *["--limit", "10", "--allow-errors", "5", "--overwrite", "--dry-run", "--quiet"],
+]
+YAML = """
+model: [a/b, "pkg.mod:factory"]
+benchmarks: ["ViDoRe(v1)", "MTEB(eng, v2)"]
+tasks: T
+languages: eng
+splits: [test]
+data-root: data
+output_folder: out
+store: s3://x
+revision: 12ab
+adapter: lora
+dtype: float16
+pooling: mean
+embedding-dim: 768
+max_pixels: 9
+device: cpu
+trust-remote-code: true
+batch-size: 8
+workers: 3
+min-workers: 2
+gpus-per-worker: 0.5
+cpus-per-worker: 4
+parallel-models: 2
+address: ray://h
+limit: 10
+allow-errors: 5
+overwrite: yes
+dry_run: true
+quiet: true
+"""
+SAID = EvaluateConfig(
+    model=["a/b", "pkg.mod:factory"],
+    benchmarks=["ViDoRe(v1)", "MTEB(eng, v2)"],
+    tasks=["T"],
+    languages=["eng"],
+    splits=["test"],
+    data_root="data",
+    output_folder="out",
+    store="s3://x",
+    revision="12ab",
+    adapter="lora",
+    dtype="float16",
+    pooling="mean",
+    embedding_dim=768,
+    max_pixels=9,
+    device="cpu",
+    trust_remote_code=True,
+    batch_size=8,
+    workers=3,
+    min_workers=2,
+    gpus_per_worker=0.5,
+    cpus_per_worker=4,
+    parallel_models=2,
+    address="ray://h",
+    limit=10,
+    allow_errors=5,
+    overwrite=True,
+    dry_run=True,
+    quiet=True,
+)
+
+
+def test_flags_and_a_yaml_file_say_the_same(yaml_file):
+    untold = {name for name, value in vars(EvaluateConfig()).items() if getattr(SAID, name) == value}
+    assert untold == {"local"}, "every setting but the one that excludes --address is in this test"
+    assert vars(read(*FLAGS)) == vars(SAID) == vars(read("--config", yaml_file(YAML)))
+
+
+def test_flags_win_over_the_file_and_the_file_over_defaults(yaml_file):
+    path = yaml_file("model: [a, b]\nbatch-size: 4\nlimit: 7\nlocal: true\ntasks: [T, U]")
+    config = read("--config", path, "--batch-size", "16", "--tasks", "V", "--tasks=W,X")
+    assert (config.batch_size, config.limit, config.min_workers) == (16, 7, 1)
+    assert config.model == ["a", "b"], "a list that no flag gives stays"
+    assert config.tasks == ["V", "W", "X"], "flags take the place of the file's list"
+
+
+@pytest.mark.parametrize(("flag", "expected"), [("--local", True), ("--no-local", False), (None, True)])
+def test_a_switch_of_the_file_can_be_repeated_or_taken_back(yaml_file, flag, expected):
+    assert read(f"--config={yaml_file('local: true')}", *([flag] if flag else [])).local is expected
+
+
+def test_an_empty_file_sets_nothing(yaml_file):
+    assert vars(read("--config", yaml_file("# nothing\n"))) == vars(EvaluateConfig())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("batch_sze: 3", r"unknown setting in .*run.yaml: 'batch_sze'. Did you mean batch-size\?$"),
+        ("batch-size: many", "batch_size is 'many': Input should be a valid integer"),
+        ("batch-size: 0", r"run.yaml: --batch-size is 0; expected at least 1$"),
+        ("workers: 1.5", "workers is 1.5: Input should be a valid integer"),
+        ("local: maybe", "local is 'maybe': Input should be a valid boolean"),
+        ("gpus-per-worker: half", "gpus_per_worker is 'half': Input should be a valid number"),
+        ("model: {a: b}", "model is {'a': 'b'}: Input should be a valid list"),
+        ("model: [a, [b]]", r"model.1 is \['b'\]: Input should be a valid string"),
+        ("local: true\naddress: x", r"run.yaml: --local runs without Ray and --address names a cluster"),
+        ("- model", "run.yaml holds a list; expected settings"),
+        ("model: [", "run.yaml is no YAML: "),
+    ],
+)
+def test_a_file_that_says_something_wrong_is_one_line(yaml_file, text, message, capsys):
+    path = yaml_file(text)
+    with pytest.raises(UserError, match=message):
+        read("--config", path)
+    assert main(["evaluate", "--config", path]) == 2
+    one_line(capsys)
+
+
+def test_a_file_that_is_not_there_is_one_line(capsys):
+    assert main(["evaluate", "--config", "/nowhere/run.yaml"]) == 2
+    assert one_line(capsys) == "raylib: --config /nowhere/run.yaml cannot be read: No such file or directory"
+    assert main(["evaluate", "--config"]) == 2
+    assert one_line(capsys) == "raylib: --config needs a file"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--batch-sz", "3"], "--batch-size"),
+        (["--batch-size", "x"], "--batch-size"),
+        (["--batch-size", "0"], "at least 1"),
+    ],
+)
+def test_a_wrong_flag_ends_with_status_2(arguments, said, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["evaluate", *arguments])
+    out, err = capsys.readouterr()
+    assert end.value.code == 2 and said in out + err and "Traceback" not in err
+
+
+def test_positional_arguments_of_list_and_report():
+    listed = parse(ListConfig, ["tasks", "--benchmark", "ViDoRe(v2)"], prog="x")
+    assert vars(listed) == vars(ListConfig("tasks", "", "ViDoRe(v2)"))
+    assert parse(ReportConfig, ["some/folder"], prog="x").folder == "some/folder"
+    assert parse(ReportConfig, [], prog="x").folder == "results"
+
+
+# Exit status.
+
+
+def test_an_unknown_command_names_the_nearest(capsys):
+    assert main(["evalute"]) == 2
+    assert one_line(capsys) == "raylib: unknown command 'evalute'. Did you mean evaluate? See raylib --help."
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (UserError("wrong"), 2),
+        (UnknownNameError("model", "x", []), 2),
+        (ModelError("broken"), 1),
+        (RaylibError("failed"), 1),
+        (OSError(28, "No space left on device"), 1),
+        (KeyboardInterrupt(), 130),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_every_known_error_is_one_line_and_a_status(error, status, monkeypatch, capsys):
+    def fail(config):
+        raise error
+
+    monkeypatch.setitem(cli._JOBS, "report", (ReportConfig, fail))
+    assert main(["report"]) == status
+    assert (str(error) or "interrupted; what was stored is kept") in one_line(capsys)
+
+
+ON_TEXT = "--tasks StdlibPagesT2T"
+WRONG = {
+    "": "no model was given; add --model NAME",
+    "--model raylib/bm25": 'nothing to evaluate on; add --benchmarks "ViDoRe(v2)" or --tasks NAME',
+    "--model raylib/bm25 --benchmarks ViDoRe(v7)": "unknown benchmark 'ViDoRe(v7)'. Did you mean ViDoRe(v",
+    "--model raylib/bm25 --tasks StdlibPagesT2X": "unknown task 'StdlibPagesT2X'. Did you mean StdlibPagesT2",
+    f"--model raylib/bm52 {ON_TEXT}": "unknown model 'raylib/bm52'. Did you mean raylib/bm25",
+    f"--model ./nowhere/ {ON_TEXT}": "model directory ./nowhere/ does not exist",
+    f"--model tests.evaluate.made:gone {ON_TEXT}": "tests.evaluate.made has no callable 'gone'",
+    f"--model no.module:x {ON_TEXT}": "cannot import no.module",
+    f"--model raylib/hashed-ngrams --pooling mean {ON_TEXT}": "has no option --pooling; it has: none. Leave it out.",
+    f"--model tests.evaluate.made:letters --dtype float16 {ON_TEXT}": "its factory gives a finished encoder",
+    f"--model raylib/bm25 --languages xyz {ON_TEXT}": "has the language xyz; there are: eng",
+    "--model raylib/bm25 --tasks VidoreArxivQARetrieval --data-root /nowhere": "no local copy of",
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG)
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry run"])
+def test_what_cannot_be_right_is_one_line_and_status_2(arguments, dry, tmp_path, capsys, monkeypatch):
+    loaded = []
+    monkeypatch.setattr("raylib.tasks.stdlib_tasks._StdlibPages.load_data", lambda self, **kwargs: loaded.append(self))
+    status = main(["evaluate", "--local", "--output-folder", str(tmp_path / "out"), *arguments.split(), *dry])
+    assert WRONG[arguments] in one_line(capsys) and status == 2
+    assert loaded == [], "it is said before any data is loaded"
+
+
+# Other commands.
+
+
+def test_list_gives_a_table_and_json(capsys):
+    assert main(["list", "tasks", "--benchmark", "StdlibPages"]) == 0
+    assert "StdlibPagesT2IT" in capsys.readouterr().out
+    assert main(["list", "models", "--match", "hashed", "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["name"] for row in rows] == ["raylib/hashed-ngrams"] and rows[0]["modalities"] == ["text"]
+
+
+def test_list_without_a_match_says_so(capsys):
+    assert main(["list", "models", "--match", "no such thing"]) == 1
+    assert capsys.readouterr().out == "no models match 'no such thing'\n"
+
+
+def test_list_refuses_a_benchmark_where_it_has_no_meaning(capsys):
+    assert main(["list", "models", "--benchmark", "StdlibPages"]) == 2
+    assert "--benchmark goes with `raylib list tasks`" in one_line(capsys)
+
+
+def test_report_of_a_folder_that_is_not_there_is_one_line(tmp_path, capsys):
+    assert main(["report", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere" in one_line(capsys)
