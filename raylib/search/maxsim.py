@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from raylib.types import Embeddings
+
+if TYPE_CHECKING:
+    import torch
 
 _QUERY_TOKENS = 1024
 """Query tokens of one tile: enough for the matrix product to run at its full rate, few enough that the similarities
@@ -35,18 +41,44 @@ def maxsim(queries: Embeddings, documents: Embeddings) -> np.ndarray:
         raise ValueError("a query or document has no tokens; expected at least one each")
     query_TD, document_TD = torch.from_numpy(queries.values), torch.from_numpy(documents.values)
     scores = np.empty((len(queries), len(documents)), dtype=np.float32)
-    for q_first, q_last in _tiles(queries.offsets):
-        start, stop = queries.offsets[q_first], queries.offsets[q_last]
-        tile_DT = query_TD[start:stop].float().T
-        for d_first in range(0, len(documents), _DOCUMENTS):
-            d_last = min(d_first + _DOCUMENTS, len(documents))
-            best = torch.empty(d_last - d_first, int(stop - start))
-            bounds = documents.offsets[d_first : d_last + 1].tolist()
-            for row, (first, last) in enumerate(itertools.pairwise(bounds)):
-                torch.amax(document_TD[first:last].float() @ tile_DT, dim=0, out=best[row])
-            sums = np.add.reduceat(best.numpy(), queries.offsets[q_first:q_last] - start, axis=1)
-            scores[q_first:q_last, d_first:d_last] = sums.T
+    with _document_threads() as (pool, n_threads):
+        for q_first, q_last in _tiles(queries.offsets):
+            start, stop = queries.offsets[q_first], queries.offsets[q_last]
+            tile_DT = query_TD[start:stop].float().T
+            for d_first in range(0, len(documents), _DOCUMENTS):
+                d_last = min(d_first + _DOCUMENTS, len(documents))
+                best = torch.empty(d_last - d_first, int(stop - start))
+                bounds = list(itertools.pairwise(documents.offsets[d_first : d_last + 1].tolist()))
+                shares = [slice(n, None, n_threads) for n in range(n_threads)]
+                list(pool.map(lambda s, b=bounds, t=tile_DT, m=best: _maxima(document_TD, b[s], t, m[s]), shares))
+                sums = np.add.reduceat(best.numpy(), queries.offsets[q_first:q_last] - start, axis=1)
+                scores[q_first:q_last, d_first:d_last] = sums.T
     return scores
+
+
+def _maxima(
+    document_TD: torch.Tensor, bounds: list[tuple[int, int]], tile_DT: torch.Tensor, best_NT: torch.Tensor
+) -> None:
+    """Write into row n of `best_NT` the best similarity of document n to every query token of the tile."""
+    import torch
+
+    for row, (first, last) in enumerate(bounds):
+        torch.amax(document_TD[first:last].float() @ tile_DT, dim=0, out=best_NT[row])
+
+
+@contextmanager
+def _document_threads() -> Iterator[tuple[Executor, int]]:
+    """As many threads as torch may use, each for documents of its own: one document is too little work to be shared,
+    and on a busy machine the threads of one product wait for each other far longer than they compute."""
+    import torch
+
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # what threads that start from here on use
+    try:
+        with ThreadPoolExecutor(n_threads, thread_name_prefix="maxsim") as pool:
+            yield pool, n_threads
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 def _tiles(offsets: np.ndarray) -> Iterator[tuple[int, int]]:

@@ -40,9 +40,10 @@ def test_ragged_sizes_agree_with_one_pair_at_a_time():
     np.testing.assert_allclose(scores, pair_by_pair(QUERIES, DOCUMENTS), atol=2e-6)
 
 
-@pytest.mark.parametrize("cells", [1, 20, 64, 200, 10_000])
-def test_blocks_of_any_size_agree(cells, monkeypatch):
-    monkeypatch.setattr(module, "_BLOCK_CELLS", cells)
+@pytest.mark.parametrize(("query_tokens", "n_documents"), [(1, 1), (6, 2), (13, 3), (17, 100), (10_000, 7)])
+def test_blocks_of_any_size_agree(query_tokens, n_documents, monkeypatch):
+    monkeypatch.setattr(module, "_QUERY_TOKENS", query_tokens)
+    monkeypatch.setattr(module, "_DOCUMENTS", n_documents)
     np.testing.assert_allclose(maxsim(QUERIES, DOCUMENTS), pair_by_pair(QUERIES, DOCUMENTS), atol=2e-6)
 
 
@@ -61,9 +62,26 @@ def test_whole_numbers_are_exact_in_every_block(monkeypatch):
         for counts in ([3, 1, 8], [4, 1, 6, 2, 9])
     )
     expected = pair_by_pair(queries, documents)
-    for cells in (1, 30, 10**6):
-        monkeypatch.setattr(module, "_BLOCK_CELLS", cells)
+    for query_tokens, n_documents in ((1, 1), (4, 2), (9, 5), (10**6, 10**6)):
+        monkeypatch.setattr(module, "_QUERY_TOKENS", query_tokens)
+        monkeypatch.setattr(module, "_DOCUMENTS", n_documents)
         assert (maxsim(queries, documents) == expected).all()
+
+
+@pytest.mark.parametrize("threads", [2, 3, 16])
+def test_any_number_of_threads_gives_the_same_bits_and_is_left_as_it_was(threads):
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = maxsim(QUERIES, DOCUMENTS)
+        torch.set_num_threads(threads)
+        together = maxsim(QUERIES, DOCUMENTS)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert (together == alone).all()
 
 
 def test_negative_similarities_stay_negative():
