@@ -70,7 +70,8 @@ class ClipEncoder(TorchEncoder):
         if "image" in batch:
             over_white = self.family.settings["over_white"]
             pictures = [rgb(image, over_white=over_white) for image in batch["image"]]
-            images = self.processor(images=pictures, return_tensors="pt")
+            # They are RGB already: the processor would copy every page once more to find that out.
+            images = self.processor(images=pictures, do_convert_rgb=False, return_tensors="pt")
             tensors.update({name: images[name].numpy() for name in _IMAGE_INPUTS if name in images})
         if not tensors:
             raise UserError(f"{self.spec.name} encodes text and images; this content has {sorted(batch) or 'nothing'}")
