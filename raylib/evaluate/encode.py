@@ -44,13 +44,14 @@ class Encoded:
 
 @dataclass
 class EncodeReport:
-    """What one encode stage did. Seconds are wall time; cpu and forward seconds are summed over workers."""
+    """What one encode stage did. Seconds are wall time; cpu_seconds are summed over the processes that encode."""
 
     encoded: int = 0
     bad: list[BadContent] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
     startup_seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
     def add(self, part: EncodeReport) -> None:
         self.encoded += part.encoded
@@ -58,6 +59,7 @@ class EncodeReport:
         self.notes += [note for note in part.notes if note not in self.notes]
         self.seconds += part.seconds
         self.startup_seconds += part.startup_seconds
+        self.cpu_seconds += part.cpu_seconds
 
 
 Progress = Callable[[int], None]
@@ -205,7 +207,7 @@ def encode_locally(
     start = time.perf_counter()
     encoder.load()
     report.startup_seconds = time.perf_counter() - start
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     buffer = WriteBuffer(shelf)
     try:
         for encoded in _encode_ahead(encoder, batches, sources):
@@ -215,6 +217,7 @@ def encode_locally(
     finally:  # what was encoded before a failure is kept
         buffer.flush()
     report.seconds = time.perf_counter() - start
+    report.cpu_seconds = time.process_time() - cpu
     return report
 
 
