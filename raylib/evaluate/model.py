@@ -24,7 +24,7 @@ from raylib.models.protocol import Encoder
 from raylib.search.exact import search
 from raylib.search.topk import tie_ranks
 from raylib.store.embeddings import Shelf
-from raylib.types import Role
+from raylib.types import Embeddings, Role
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -66,6 +66,7 @@ class StoreModel(AbsEncoder):
         self.bad: dict[bytes, BadContent] = {}
         self._planned = planned or {}
         self._corpus: tuple[Any, dict[str, Any]] | None = None
+        self._last_corpus: tuple[list[bytes], Embeddings] | None = None
 
     def encode(
         self,
@@ -178,7 +179,7 @@ class StoreModel(AbsEncoder):
         at = {key: i for i, key in enumerate(distinct_d)}
         best, scores = search(
             self.shelf.get(distinct_q),
-            self.shelf.get(distinct_d),
+            self._corpus_vectors(distinct_d),
             self.encoder.similarity,
             min(top_k, len(document_ids)),
             tie_ranks(document_ids),
@@ -190,6 +191,13 @@ class StoreModel(AbsEncoder):
             i = row[key]
             results[query_id] = {document_ids[d]: float(s) for d, s in zip(best[i], scores[i], strict=True)}
         return results
+
+    def _corpus_vectors(self, keys: list[bytes]) -> Embeddings:
+        """The vectors of `keys`; the last corpus stays in memory, because the languages of a task share one."""
+        if self._last_corpus is None or self._last_corpus[0] != keys:
+            self._last_corpus = None  # let go of the old one before the new one is read
+            self._last_corpus = (keys, self.shelf.get(keys))
+        return self._last_corpus[1]
 
     def _side(
         self, plan: Plan, data: Dataset, role: Role, metadata: TaskMetadata, split: str, subset: str
