@@ -57,30 +57,52 @@ class PlainReporter(QuietReporter):
 
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Progress]:
-        started = last = time.monotonic()
-        done = 0
+        pace = _Pace()
+        last = time.monotonic()
 
         def advance(n: int) -> None:
-            nonlocal done, last
-            done += n
+            nonlocal last
+            pace.add(n)
             now = time.monotonic()
-            if now - last >= PLAIN_SECONDS and done < total:
+            if now - last >= PLAIN_SECONDS and pace.done < total:
                 last = now
-                self.say(progress_line(title, done, total, now - started))
+                self.say(progress_line(title, pace.done, total, pace.rate))
 
-        self.say(progress_line(title, 0, total, 0.0))
+        self.say(progress_line(title, 0, total, None))
         yield advance
-        self.say(progress_line(title, done, total, time.monotonic() - started))
+        self.say(progress_line(title, pace.done, total, pace.rate))
 
 
-def progress_line(title: str, done: int, total: int, seconds: float) -> str:
-    """e.g. "encode openai/clip  120/360 contents (33 %)  24.0/s  0:10 left"."""
+class _Pace:
+    """Contents done and their rate, counted from the first that arrive: until then workers start and models load, and
+    a rate that held this time would promise hours."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self._first: tuple[float, int] | None = None
+        self._last = 0.0
+
+    def add(self, n: int) -> None:
+        self.done += n
+        self._last = time.monotonic()
+        self._first = self._first or (self._last, self.done)
+
+    @property
+    def rate(self) -> float | None:
+        """Contents a second, or None while it is unknown."""
+        if self._first is None or self._last <= self._first[0]:
+            return None
+        return (self.done - self._first[1]) / (self._last - self._first[0])
+
+
+def progress_line(title: str, done: int, total: int, rate: float | None) -> str:
+    """e.g. "encode openai/clip  120/360 contents (33 %)  24.0/s  0:10 left"; rate in contents a second."""
     share = 100 * done / total if total else 100.0
     line = f"{title}  {done}/{total} contents ({share:.0f} %)"
-    if done and seconds > 0:
-        line += f"  {done / seconds:.1f}/s"
+    if rate:
+        line += f"  {rate:.1f}/s"
         if done < total:
-            line += f"  {_clock((total - done) * seconds / done)} left"
+            line += f"  {_clock((total - done) / rate)} left"
     return line
 
 
@@ -122,12 +144,11 @@ class BarReporter:
             if self._running == 1:
                 self._progress.start()
         task = self._progress.add_task(title, total=total, rate="starting")
-        started = time.monotonic()
+        pace = _Pace()
 
         def advance(n: int) -> None:
-            done = self._progress.tasks[self._progress.task_ids.index(task)].completed + n
-            rate = done / max(1e-9, time.monotonic() - started)
-            self._progress.update(task, advance=n, rate=f"{rate:.1f}/s")
+            pace.add(n)
+            self._progress.update(task, advance=n, rate=f"{pace.rate:.1f}/s" if pace.rate else "")
 
         try:
             yield advance

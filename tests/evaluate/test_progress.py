@@ -7,32 +7,34 @@ from raylib.evaluate.progress import BarReporter, PlainReporter, QuietReporter, 
 
 
 @pytest.mark.parametrize(
-    ("done", "total", "seconds", "line"),
+    ("done", "total", "rate", "line"),
     [
-        (120, 360, 5.0, "encode m  120/360 contents (33 %)  24.0/s  0:10 left"),
-        (0, 360, 0.0, "encode m  0/360 contents (0 %)"),
-        (0, 360, 9.0, "encode m  0/360 contents (0 %)"),
-        (360, 360, 10.0, "encode m  360/360 contents (100 %)  36.0/s"),
+        (120, 360, 24.0, "encode m  120/360 contents (33 %)  24.0/s  0:10 left"),
+        (0, 360, None, "encode m  0/360 contents (0 %)"),
+        (360, 360, 36.0, "encode m  360/360 contents (100 %)  36.0/s"),
         (1, 7201, 1.0, "encode m  1/7201 contents (0 %)  1.0/s  2:00:00 left"),
-        (1, 100, 0.75, "encode m  1/100 contents (1 %)  1.3/s  1:14 left"),
-        (5, 10, 0.0, "encode m  5/10 contents (50 %)"),
-        (0, 0, 1.0, "encode m  0/0 contents (100 %)"),
+        (1, 100, 4 / 3, "encode m  1/100 contents (1 %)  1.3/s  1:14 left"),
+        (5, 10, None, "encode m  5/10 contents (50 %)"),
+        (0, 0, None, "encode m  0/0 contents (100 %)"),
     ],
 )
-def test_a_line_tells_done_total_rate_and_time_left(done, total, seconds, line):
-    assert progress_line("encode m", done, total, seconds) == line
+def test_a_line_tells_done_total_rate_and_time_left(done, total, rate, line):
+    assert progress_line("encode m", done, total, rate) == line
 
 
 def test_plain_lines_come_at_the_start_now_and_then_and_at_the_end(monkeypatch, capsys):
     clock = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     with PlainReporter().stage("encode m", 30) as advance:
-        for _ in range(30):
+        clock[0] += 60.0  # a minute of starting is no part of the rate, nor of the time left
+        advance(1)
+        for _ in range(29):
             clock[0] += 1.0
             advance(1)
     assert capsys.readouterr().out.splitlines() == [
         "encode m  0/30 contents (0 %)",
-        *[f"encode m  {n}/30 contents ({100 * n / 30:.0f} %)  1.0/s  0:{30 - n:02d} left" for n in (5, 10, 15, 20, 25)],
+        "encode m  1/30 contents (3 %)",
+        *[f"encode m  {n}/30 contents ({100 * n / 30:.0f} %)  1.0/s  0:{30 - n:02d} left" for n in (6, 11, 16, 21, 26)],
         "encode m  30/30 contents (100 %)  1.0/s",
     ]
 
