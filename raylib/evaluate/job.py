@@ -13,22 +13,24 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from raylib.errors import UserError
+from raylib.errors import ModelError, UserError
 from raylib.evaluate.config import EvaluateConfig
 from raylib.evaluate.contents import Rows
 from raylib.evaluate.encode import EncodeReport, Progress, encode_locally
 from raylib.evaluate.model import EncodeStage
-from raylib.evaluate.model_run import ModelRun
+from raylib.evaluate.model_run import ModelRun, naming
 from raylib.evaluate.plan import MicroBatch
 from raylib.evaluate.progress import Reporter
 from raylib.evaluate.results import RunSummary
 from raylib.evaluate.task_data import LoadedTask, load_task
-from raylib.models.protocol import Encoder
+from raylib.models.protocol import Encoder, ModelSpec
 from raylib.store.embeddings import Shelf
 
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
     from mteb.results import TaskResult
+
+    from raylib.models.bridge import SearchModel
 
 
 class Backend(Protocol):
@@ -93,14 +95,17 @@ class EvaluateJob:
         self.config, self.backend, self.reporter = config, backend, reporter
         self.tasks: list[LoadedTask] = []
         self.load_failures: dict[str, str] = {}
+        self.unmade: list[RunSummary] = []
 
     def prepare(self, tasks: Sequence[AbsTask]) -> list[ModelRun]:
         """Resolve every model and load every task. Raises UserError for a name or an option that cannot be right, and
-        when no task is left; a task whose data cannot be had is recorded and left out."""
-        from raylib.models.registry import resolve
+        when no task is left; a model whose factory fails and a task whose data cannot be had are recorded and left
+        out."""
         from raylib.tasks.local_data import is_official
 
-        models = [resolve(spec) for spec in self.config.specs()]
+        models = [model for spec in self.config.specs() if (model := self._resolve(spec)) is not None]
+        if not models:
+            return []
         for task in tasks:
             try:
                 self.tasks.append(load_task(task, official=is_official(task), limit=self.config.limit))
@@ -115,8 +120,21 @@ class EvaluateJob:
                 run.summary.tasks_failed.append({"task_name": name, "error": error})
         return runs
 
+    def _resolve(self, spec: ModelSpec) -> Encoder | SearchModel | None:
+        from raylib.models.registry import resolve
+
+        try:
+            return resolve(spec)
+        except ModelError as error:
+            asked = list(self.config.benchmarks or self.config.tasks)
+            self.unmade.append(RunSummary(spec.name, asked, config=self.config.as_dict(), error=str(error)))
+            self.reporter.warn(f"✗ {naming(spec.name, str(error))}")
+            return None
+
     def run(self, runs: Sequence[ModelRun]) -> Outcome:
         """Encode and score every model; writes results and summaries."""
+        for summary in self.unmade:
+            summary.write(self.config.output_folder)
         side_by_side = self.config.parallel_models or self.backend.parallel_models()
         waiting = deque(runs)
         running: dict[Future[None], ModelRun] = {}
@@ -135,7 +153,7 @@ class EvaluateJob:
                             run.score(self.tasks)
                         self._finish(run)
         results = {run.spec.name: run.task_results for run in runs}
-        return Outcome([run.summary for run in runs], results, self.load_failures)
+        return Outcome([*self.unmade, *(run.summary for run in runs)], results, self.load_failures)
 
     def _finish(self, run: ModelRun) -> None:
         if run.store_model is not None:
@@ -145,7 +163,8 @@ class EvaluateJob:
     def dry_run(self, runs: Sequence[ModelRun]) -> list[dict[str, Any]]:
         """What `run` would encode: per model the distinct contents, how many of them are stored, and the tasks that the
         model cannot do. Writes nothing."""
-        rows = []
+        nothing = {"requested": 0, "contents": 0, "stored": 0, "to encode": 0, "skipped": {}}
+        rows = [{"model": summary.model, **nothing, "error": summary.error} for summary in self.unmade]
         for run in runs:
             planned = run.plan(self.tasks)
             requested, distinct, stored = run.plan_counts() if planned else (0, 0, 0)

@@ -140,7 +140,9 @@ class StoreModel(AbsEncoder):
         query_side = self._side(plan, queries, "query", *where)
         document_side = self._side(plan, corpus, "document", *where)
         self.encode_missing(plan)
-        return self._rank(*self._usable(query_side), *self._usable(document_side), top_k)
+        found = self._rank(*self._usable(query_side), *self._usable(document_side), top_k)
+        # A query without vector stays in the results: MTEB takes the mean over those that are there.
+        return {query_id: found.get(query_id, {}) for query_id in query_side[0]}
 
     def encode_missing(self, plan: Plan) -> None:
         """Encode what of `plan` is neither stored nor known to be bad, and remember what turned out bad."""
@@ -173,7 +175,7 @@ class StoreModel(AbsEncoder):
         top_k: int,
     ) -> dict[str, dict[str, float]]:
         if not query_ids or not document_ids:
-            return {q: {} for q in query_ids}
+            return {}
         # Distinct contents in the order of their keys: the same blocks, hence the same bits, in every run.
         distinct_q, distinct_d = sorted(set(query_keys)), sorted(set(document_keys))
         at = {key: i for i, key in enumerate(distinct_d)}

@@ -229,5 +229,10 @@ class ModelRun:
     def _failed(self, error: BaseException) -> bool:
         known = isinstance(error, RaylibError)
         self.summary.error = str(error) if known else f"{type(error).__name__}: {error}"
-        self.reporter.warn(f"✗ {self.spec.name}: {self.summary.error}")
+        self.reporter.warn(f"✗ {naming(self.spec.name, self.summary.error)}")
         return False
+
+
+def naming(model: str, error: str) -> str:
+    """The error with the model's name before it, once."""
+    return error if error.startswith(model) else f"{model}: {error}"

@@ -18,6 +18,7 @@ from raylib.types import Role
 
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
+    from mteb.abstasks.retrieval import AbsTaskRetrieval
 
     from raylib.models.bridge import SearchModel
 
@@ -83,24 +84,31 @@ class Side:
 
 
 def load_task(task: AbsTask, *, official: bool, limit: int | None = None) -> LoadedTask:
-    """Load a task's data, cut it to `limit`, and lay out its sides. Raises UserError when the data cannot be had."""
+    """Load a task's data, cut it to `limit`, and lay out its sides. Raises UserError when the data cannot be had or
+    is not laid out as the task expects."""
     from mteb.abstasks.retrieval import AbsTaskRetrieval
 
     name = task.metadata.name
     try:
         if not task.data_loaded:
             task.load_data()
+        if isinstance(task, AbsTaskRetrieval):
+            return LoadedTask(task, official and limit is None, _sides(task, limit))
     except RaylibError:
         raise
     except Exception as error:
+        why = " ".join(str(error).split())
         raise UserError(
-            f"the data of {name} cannot be loaded: {type(error).__name__}: {error}. "
+            f"the data of {name} cannot be loaded: {type(error).__name__}: {why}. "
             "Without network, give a local copy with --data-root DIR."
         ) from error
-    if not isinstance(task, AbsTaskRetrieval):
-        if limit is not None:
-            raise UserError(f"--limit works for retrieval tasks; {name} is {task.metadata.type}. Leave it out.")
-        return LoadedTask(task, official, [])
+    if limit is not None:
+        raise UserError(f"--limit works for retrieval tasks; {name} is {task.metadata.type}. Leave it out.")
+    return LoadedTask(task, official, [])
+
+
+def _sides(task: AbsTaskRetrieval, limit: int | None) -> list[Side]:
+    """Queries and documents of every subset."""
     task.convert_v1_dataset_format_to_v2(num_proc=None)
     sides = []
     for split, subset, data in _subsets(task):
@@ -108,14 +116,14 @@ def load_task(task: AbsTask, *, official: bool, limit: int | None = None) -> Loa
             _cut(data, limit)
         roles: tuple[tuple[Role, str], ...] = (("query", "queries"), ("document", "corpus"))
         for role, column in roles:
-            label = f"{name}/{split}/{subset} {role}"
+            label = f"{task.metadata.name}/{split}/{subset} {role}"
             rows = data[column]
             keep = None
             if role == "query":  # MTEB drops queries without judgements before it asks for vectors
                 judged = {q for q, docs in data["relevant_docs"].items() if len(docs)}
                 keep = [i for i, q in enumerate(rows["id"]) if q in judged]
             sides.append(Side(split, subset, role, retrieval_source(rows, task.metadata, role, name=label, keep=keep)))
-    return LoadedTask(task, official and limit is None, sides)
+    return sides
 
 
 def _subsets(task: Any) -> Iterator[tuple[str, str, Any]]:
