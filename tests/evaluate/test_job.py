@@ -234,7 +234,7 @@ def test_a_dry_run_after_a_run_counts_what_is_stored(place):
 
 V1_QUERY = f"{V1}/test/default query"
 DOCUMENTS = [f"corpus-test-{i}" for i in range(4, 8)]  # as MTEB numbers them
-BAD = [*PAGES, b"no picture", PAGES[3][:60], b"no picture", None]
+BAD = [*PAGES, b"no picture", PAGES[3][:50], b"no picture", None]
 
 
 def test_every_item_that_cannot_be_encoded_is_listed(place, capsys):
