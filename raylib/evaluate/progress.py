@@ -14,6 +14,8 @@ from raylib.evaluate.encode import Progress
 PLAIN_SECONDS = 5.0
 """Between two plain lines of one stage."""
 
+_SHORTEST_SECONDS = 0.5
+
 
 class Reporter(Protocol):
     """Where a job says what it does."""
@@ -89,8 +91,8 @@ class _Pace:
 
     @property
     def rate(self) -> float | None:
-        """Contents a second, or None while it is unknown."""
-        if self._first is None or self._last <= self._first[0]:
+        """Contents a second, or None while too little time has passed to tell."""
+        if self._first is None or self._last - self._first[0] < _SHORTEST_SECONDS:
             return None
         return (self.done - self._first[1]) / (self._last - self._first[0])
 
