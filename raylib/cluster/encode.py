@@ -10,7 +10,8 @@ import logging
 import os
 import pickle
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +21,9 @@ import ray.data
 import ray.exceptions
 from ray.data import ActorPoolStrategy, DataContext
 
-from raylib.cluster.session import Workers, started_here, unwrap
+from raylib.cluster.session import MAX_ATTEMPTS, Workers, started_here, worker_failure
 from raylib.cluster.ship import ShippedSource, ship
-from raylib.errors import StoreError
+from raylib.errors import RaylibError, StoreError
 from raylib.evaluate.contents import Source
 from raylib.evaluate.encode import EncodeReport, Prepared, Progress, prepare, run_forward
 from raylib.evaluate.plan import MicroBatch
@@ -51,24 +52,28 @@ class RayDataStage:
     def __call__(
         self, encoder: Encoder, batches: Sequence[MicroBatch], sources: Sequence[Source], shelf: Shelf
     ) -> EncodeReport:
-        """Encode `batches` and store them. Raises what the worker raised: ModelError, UserError, StoreError."""
+        """Encode `batches` and store them. Raises what went wrong on a worker (ModelError, UserError, StoreError), and
+        ModelError when workers die `MAX_ATTEMPTS` times on the same contents; what was encoded until then is stored."""
         report = EncodeReport()
         start = time.time()
         first_forward = float("inf")
         try:
-            for receipt in self._receipts(encoder, batches, sources, shelf):
-                report.add(receipt["report"])
-                first_forward = min(first_forward, receipt["started"])
-                self.progress(receipt["report"].encoded + len(receipt["report"].bad))
+            with closing(self._receipts(encoder, batches, sources, shelf)) as receipts:
+                for receipt in receipts:
+                    report.add(receipt["report"])
+                    first_forward = min(first_forward, receipt["started"])
+                    self.progress(receipt["report"].encoded + len(receipt["report"].bad))
+                    if receipt["failure"] is not None:
+                        raise receipt["failure"]
         except ray.exceptions.RayError as error:
-            raise unwrap(error) from error
+            raise worker_failure(error, encoder.spec.name) from error
         report.startup_seconds = max(0.0, min(first_forward, time.time()) - start)
         report.seconds = time.time() - start - report.startup_seconds
         return report
 
     def _receipts(
         self, encoder: Encoder, batches: Sequence[MicroBatch], sources: Sequence[Source], shelf: Shelf
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Generator[dict[str, Any], None, None]:
         workers = self.workers.resolve()
         assert workers.count is not None and workers.gpus is not None
         most = min(workers.count, max(1, len(batches) // 2))
@@ -77,12 +82,16 @@ class RayDataStage:
         shipped = ship(sources)
         rows = ray.data.from_items(
             [{"payload": pickle.dumps(batch)} for batch in batches],
-            # one task each: a batch of images is worth a task, of texts sixteen batches are
-            override_num_blocks=max(1, len(batches) if images else len(batches) // 16),
+            # One task each: a batch of images is worth a task, of texts sixteen are, but every actor gets its share.
+            override_num_blocks=len(batches) if images else max(len(batches) // 16, min(len(batches), 4 * most)),
         )
         if split:
             rows = rows.map_batches(
-                _Prepare(encoder, shipped), batch_size=1, batch_format="pyarrow", num_cpus=1 if workers.gpus else 0.5
+                _Prepare(encoder, shipped),
+                batch_size=1,
+                batch_format="pyarrow",
+                num_cpus=1 if workers.gpus else 0.5,
+                max_retries=MAX_ATTEMPTS - 1,
             )
         most_batches = _MAX_IMAGE_BATCHES_PER_PART if images else _MAX_TEXT_BATCHES_PER_PART
         receipts = rows.map_batches(
@@ -94,6 +103,7 @@ class RayDataStage:
             # Without GPUs Ray only admits by this number; it must leave room for the tasks of the other stage.
             num_cpus=workers.cpus if workers.gpus or not split else 0.4 * workers.cpus,
             num_gpus=workers.gpus or None,
+            max_task_retries=MAX_ATTEMPTS - 1,  # Ray Data's own default is to try for ever
         )
         for row in receipts.iter_rows():
             yield pickle.loads(row["payload"])
@@ -109,7 +119,7 @@ def quiet_ray_data() -> None:
 
 @dataclass
 class _Prepare:
-    """Stage one, in tasks: pickled MicroBatch → pickled Prepared."""
+    """Stage one, in tasks: pickled MicroBatch → pickled Prepared, or the exception."""
 
     encoder: Encoder
     sources: list[ShippedSource]
@@ -117,47 +127,84 @@ class _Prepare:
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
         encoder = _process_encoder(self.encoder)
         for payload in table.column("payload").to_pylist():
-            yield _one_row(prepare(encoder, pickle.loads(payload), self.sources))
+            try:
+                prepared = prepare(encoder, pickle.loads(payload), self.sources)
+            except Exception as error:
+                prepared = _portable(error)
+            yield _one_row(prepared)
 
 
 class _Forward:
     """Stage two, in the actor pool: some batches → one part of the store, and a receipt for the driver.
 
-    The weights are loaded once per actor. sources: where the batches come unprepared.
+    The weights are loaded once per actor. sources: where the batches come unprepared. A failure travels in the receipt:
+    raised here, Ray Data would wrap it in its own words and, in the constructor, start one actor after another.
     """
 
     def __init__(
         self, encoder: Encoder, sources: list[ShippedSource] | None, shelf: Shelf, marker: str | None, threads: int
     ) -> None:
+        self.encoder, self.sources, self.shelf = encoder, sources, shelf
+        self.failure: Exception | None = None
+        try:
+            self._load(marker, threads)
+        except Exception as error:
+            self.failure = _portable(error)
+
+    def _load(self, marker: str | None, threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
         if marker is not None and not os.path.exists(marker):
             raise StoreError(
-                f"a worker on {os.uname().nodename} does not see the store at {shelf.folder}. On a cluster of "
+                f"a worker on {os.uname().nodename} does not see the store at {self.shelf.folder}. On a cluster of "
                 "several machines put --store on a file system that all of them share, or on s3:// or gs://."
             )
-        self.encoder, self.sources, self.shelf = encoder, sources, shelf
-        encoder.load()
+        self.encoder.load()
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        started = time.time()
+        started, cpu = time.time(), time.process_time()
         report = EncodeReport()
+        failure = self.failure
+        if failure is None:
+            try:
+                self._encode(table, report)
+            except Exception as error:
+                failure = _portable(error)
+        report.cpu_seconds = time.process_time() - cpu
+        return _one_row({"report": report, "started": started, "failure": failure})
+
+    def _encode(self, table: pa.Table, report: EncodeReport) -> None:
+        """Encode the batches and store them; of a call that fails half way, what was encoded before."""
         keys: list[bytes] = []
         vectors: list[Embeddings] = []
-        for payload in table.column("payload"):
-            item: MicroBatch | Prepared = pickle.loads(payload.as_buffer())
-            if isinstance(item, MicroBatch):
-                assert self.sources is not None
-                item = prepare(self.encoder, item, self.sources)
-            encoded = run_forward(self.encoder, item)
-            report.add(EncodeReport(len(encoded.keys), encoded.bad, encoded.notes))
-            if encoded.embeddings is not None:
-                keys += encoded.keys
-                vectors.append(encoded.embeddings)
-        if vectors:
-            self.shelf.write(keys, Embeddings.concatenate(vectors))
-        return _one_row({"report": report, "started": started})
+        try:
+            for payload in table.column("payload"):
+                item: MicroBatch | Prepared | Exception = pickle.loads(payload.as_buffer())
+                if isinstance(item, Exception):
+                    raise item
+                if isinstance(item, MicroBatch):
+                    assert self.sources is not None
+                    item = prepare(self.encoder, item, self.sources)
+                encoded = run_forward(self.encoder, item)
+                report.add(EncodeReport(len(encoded.keys), encoded.bad, encoded.notes))
+                if encoded.embeddings is not None:
+                    keys += encoded.keys
+                    vectors.append(encoded.embeddings)
+        finally:
+            if vectors:
+                self.shelf.write(keys, Embeddings.concatenate(vectors))
+
+
+def _portable(error: Exception) -> Exception:
+    """`error` if it survives the way to the driver, else one that says the same; its trace is in the worker's log."""
+    if not isinstance(error, RaylibError):
+        logging.getLogger(__name__).error("the encode stage failed", exc_info=error)
+    try:
+        copy = pickle.loads(pickle.dumps(error))
+    except Exception:
+        copy = None
+    return error if type(copy) is type(error) else RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _one_row(value: Any) -> pa.Table:

@@ -4,13 +4,14 @@ actor pool per call, which Ray Data would start, costs ten seconds each time."""
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 import ray.exceptions
 
-from raylib.cluster.session import Workers, unwrap
+from raylib.cluster.session import MAX_ATTEMPTS, Workers, worker_failure
 from raylib.cluster.ship import ShippedSource, ship
 from raylib.errors import ModelError
 from raylib.evaluate.contents import Source
@@ -20,7 +21,6 @@ from raylib.models.protocol import Encoder
 from raylib.store.embeddings import Shelf
 
 _IN_FLIGHT = 2
-_MAX_ATTEMPTS = 3
 
 
 class _PoolWorker:
@@ -33,18 +33,30 @@ class _PoolWorker:
         self.encoder = encoder
         encoder.load()
 
+    @ray.method(max_task_retries=-1)
     def ready(self) -> None:
-        """Answers once the weights are loaded."""
+        """Answers once the weights are loaded, also again after a restart."""
 
     def encode(self, batch: MicroBatch, sources: list[ShippedSource]) -> Encoded:
         return run_forward(self.encoder, prepare(self.encoder, batch, sources))
 
 
+@dataclass
+class _Call:
+    """A batch on its way. deaths: of workers that were at it. settled: its actor died, and that is counted already, to
+    this batch or to the one it waited behind."""
+
+    batch: MicroBatch
+    actor: Any = None
+    deaths: int = 0
+    settled: bool = False
+
+
 class PoolStage:
     """An `EncodeStage` over actors that live as long as it does; they start at the first request.
 
-    An actor that dies is started again by Ray and what it held is sent again, up to three times; then the batch is
-    named in a ModelError. Results are written by this process, in any order.
+    An actor that dies is started again by Ray and what it held is sent again. A batch over which workers die
+    `MAX_ATTEMPTS` times is named in a ModelError. Results are written by this process, in any order.
     """
 
     def __init__(self, workers: Workers, progress: Progress = lambda n: None) -> None:
@@ -63,10 +75,12 @@ class PoolStage:
         buffer = WriteBuffer(shelf)
         shipped = ray.put(ship(sources))
         try:
-            for encoded in self._run(encoder, batches, shipped):
+            for encoded in self._run(encoder, batches, sources, shipped):
                 buffer.add(encoded)
                 report.add(EncodeReport(len(encoded.keys), encoded.bad, encoded.notes))
                 self._progress(len(encoded.keys) + len(encoded.bad))
+        except ray.exceptions.RayError as error:
+            raise worker_failure(error, encoder.spec.name) from error
         finally:
             buffer.flush()
         report.seconds = time.perf_counter() - start
@@ -90,34 +104,63 @@ class PoolStage:
             ray.get([actor.ready.remote() for actor in self._actors])
         except ray.exceptions.RayError as error:
             self.close()
-            raise unwrap(error) from error
+            raise worker_failure(error, encoder.spec.name) from error
 
-    def _run(self, encoder: Encoder, batches: Sequence[MicroBatch], shipped: ray.ObjectRef):
+    def _run(
+        self, encoder: Encoder, batches: Sequence[MicroBatch], sources: Sequence[Source], shipped: ray.ObjectRef
+    ) -> Iterator[Encoded]:
         """Results as they come; every actor is kept `_IN_FLIGHT` batches ahead."""
-        todo = [(batch, 0) for batch in reversed(batches)]
-        running: dict[ray.ObjectRef, tuple[MicroBatch, int, Any]] = {}
+        todo = [_Call(batch) for batch in reversed(batches)]
+        running: dict[ray.ObjectRef, _Call] = {}
+        restarting: dict[ray.ObjectRef, Any] = {}
         idle = [actor for actor in self._actors for _ in range(_IN_FLIGHT)]
         while todo or running:
             while todo and idle:
-                (batch, attempts), actor = todo.pop(), idle.pop(0)
-                running[actor.encode.remote(batch, shipped)] = (batch, attempts + 1, actor)
-            (done,), _ = ray.wait(list(running), num_returns=1)
-            batch, attempts, actor = running.pop(done)
-            idle.append(actor)
+                call = todo.pop()
+                call.actor, call.settled = idle.pop(0), False
+                running[call.actor.encode.remote(call.batch, shipped)] = call
+            (done,), _ = ray.wait([*running, *restarting], num_returns=1)
+            if done in restarting:
+                ray.get(done)
+                idle.append(restarting.pop(done))
+                continue
+            call = running[done]
             try:
-                yield ray.get(done)
+                encoded = ray.get(done)
             except ray.exceptions.RayActorError as error:
-                if attempts >= _MAX_ATTEMPTS:
-                    raise ModelError(
-                        f"{encoder.spec.name}: the worker died {attempts} times on one batch of {len(batch)} contents, "
-                        f"the first with key {batch.keys[0].hex()}. Too little memory? Try a smaller --batch-size."
-                    ) from error
-                todo.append((batch, attempts))
-            except ray.exceptions.RayTaskError as error:
-                raise unwrap(error) from error
+                _blame(call, running)
+                if call.deaths >= MAX_ATTEMPTS:
+                    raise ModelError(_fatal_batch(encoder.spec.name, call, sources)) from error
+                del running[done]
+                todo.append(call)
+                # What is sent to an actor that restarts fails at once: its place is free when it answers again.
+                restarting[call.actor.ready.remote()] = call.actor
+            else:
+                del running[done]
+                idle.append(call.actor)
+                yield encoded
 
     def close(self) -> None:
         """Give the actors up."""
         for actor in self._actors:
             ray.kill(actor)
         self._actors = []
+
+
+def _blame(call: _Call, running: dict[ray.ObjectRef, _Call]) -> None:
+    """`call` failed with its actor. An actor takes its batches in the order in which they were sent: it died over the
+    first of those it still had, and the others only waited."""
+    if call.settled:
+        return
+    held = [other for other in running.values() if other.actor is call.actor]
+    held[0].deaths += 1
+    for other in held:
+        other.settled = True
+
+
+def _fatal_batch(model: str, call: _Call, sources: Sequence[Source]) -> str:
+    at, row = call.batch.rows[0]
+    return (
+        f"{model}: the worker process died {call.deaths} times over one batch of {len(call.batch)} contents, the first "
+        f"being {sources[at].name} {sources[at].id_of(row)}. Too little memory? Try a smaller --batch-size."
+    )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from raylib.errors import RaylibError, UserError
+from raylib.errors import ModelError, UserError
 
 # `uv run` would otherwise start every worker from a snapshot of the working directory with an environment of its own.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
@@ -17,6 +17,16 @@ os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 
 import ray
 import ray.exceptions
+
+MAX_ATTEMPTS = 3
+"""How often contents are given to a worker before its death is put down to them, and not to the machine."""
+
+_DEATHS = (
+    ray.exceptions.RayActorError,
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.NodeDiedError,
+)
 
 _started_here = False
 
@@ -114,13 +124,19 @@ def started_here() -> bool:
     return _started_here and ray.is_initialized()
 
 
-def unwrap(error: BaseException) -> BaseException:
-    """The error behind Ray's wrappers: what the function on the worker raised, where it was one of raylib's."""
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        if isinstance(current, RaylibError):
-            return current
-        current = getattr(current, "cause", None) or current.__cause__ or current.__context__
-    return error
+def worker_failure(error: ray.exceptions.RayError, model: str) -> Exception:
+    """What to raise for an error that came from Ray: what the code on the worker raised, in its own words, or a
+    ModelError where workers of `model` died."""
+    if isinstance(error, _DEATHS):
+        return ModelError(
+            f"{model}: a worker process died {MAX_ATTEMPTS} times over the same contents ({_first_line(error)}). "
+            "Too little memory? Try a smaller --batch-size, fewer --workers, or see Ray's logs."
+        )
+    cause: BaseException | None = error
+    while isinstance(cause, ray.exceptions.RayError):
+        cause = getattr(cause, "cause", None) or cause.__cause__
+    return cause if isinstance(cause, Exception) else error
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
