@@ -115,7 +115,7 @@ class Encoder(ABC):
         return self.forward(self.preprocess(batch, context))
 
     def load(self) -> None:
-        """Load the weights now rather than at the first forward. Idempotent."""
+        """Load weights and processor now rather than with the first batch. Idempotent."""
         return
 
     def model_meta(self) -> ModelMeta | None:

@@ -71,7 +71,7 @@ class TorchEncoder(Encoder):
         return device_name(self.spec)
 
     def load(self) -> None:
-        _ = self.model
+        _ = self.model, self.processor
 
     def pretrained(self) -> dict[str, Any]:
         """Keyword arguments that every from_pretrained of this encoder takes; the name or folder is `location`."""
