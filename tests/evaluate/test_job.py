@@ -18,6 +18,7 @@ from raylib.evaluate.config import EvaluateConfig
 from raylib.evaluate.model_run import ModelRun
 from raylib.store.embeddings import Shelf
 from tests.evaluate.colours import PAGES, QUERIES, RELEVANT, V1, V2, page, write_v1, write_v2
+from tests.evaluate.made import Letters
 
 LETTERS, BROKEN, NAN, UNLOADABLE, READER, TIRED = (
     f"tests.evaluate.made:{name}" for name in ("letters", "broken", "nan", "unloadable", "reader", "tired")
@@ -304,6 +305,20 @@ def test_a_score_with_contents_left_out_is_not_taken_for_a_whole_one(place, scor
     place.run(allow_errors=1)
     place.run(allow_errors=1)
     assert scored == [V1, V1]
+
+
+def test_a_content_that_succeeds_later_is_scored_again(place, monkeypatch):
+    """Its key is the same, so that nothing but the earlier failure tells the two runs apart."""
+    write_v1(place.data, queries=["aaa", "bbb", "crash c"])
+    assert score(place.run(allow_errors=1)) == pytest.approx(2 / 3, abs=1e-5)
+    preprocess = Letters.preprocess
+
+    def mended(self, batch, context):
+        texts = {"text": [text.replace("crash", "") for text in batch["text"]]} if "text" in batch else {}
+        return preprocess(self, {**batch, **texts}, context)
+
+    monkeypatch.setattr(Letters, "preprocess", mended)
+    assert score(place.run(allow_errors=1)) == 1 and place.encoded() == 1
 
 
 # Failures that stay alone.

@@ -63,6 +63,7 @@ TITLED = {"text": ["first", "second ", "third"], "title": ["One", "", "Three"]}
     [
         (TEXT, "document", {"text": ["first", " second ", "third"]}),
         (TEXT, "document", TITLED),
+        (TEXT, "document", {"image": PICTURES, "text": ["to be", "read", "alone"]}),
         (TEXT, "query", {"text": ["first", "second", "third"]}),
         (TEXT, "query", {"text": ["first", "second", "third"], "instruction": ["find", "seek", "look"]}),
         (PAGES, "query", {"text": ["first", "second", "third"]}),
@@ -70,7 +71,7 @@ TITLED = {"text": ["first", "second ", "third"], "title": ["One", "", "Three"]}
         (PAGES, "document", {"image": PICTURES, "text": ["not", "to be", "read"]}),
         (FUSED, "document", {"image": PICTURES, "text": ["page one", "page two", "page three"]}),
     ],
-    ids=["text", "title", "query", "instruction", "page query", "image", "image only", "fused"],
+    ids=["text", "title", "text only", "query", "instruction", "page query", "image", "image only", "fused"],
 )
 def test_rows_are_those_of_mteb(name, role, columns):
     data = corpus(**columns)
