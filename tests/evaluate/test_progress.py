@@ -25,17 +25,17 @@ def test_a_line_tells_done_total_rate_and_time_left(done, total, rate, line):
 def test_plain_lines_come_at_the_start_now_and_then_and_at_the_end(monkeypatch, capsys):
     clock = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
-    with PlainReporter().stage("encode m", 30) as advance:
+    with PlainReporter().stage("encode m", 31) as advance:
         clock[0] += 60.0  # a minute of starting is no part of the rate, nor of the time left
         advance(1)
-        for _ in range(29):
+        for _ in range(30):  # the last one comes when a line is due, which is then the end's
             clock[0] += 1.0
             advance(1)
     assert capsys.readouterr().out.splitlines() == [
-        "encode m  0/30 contents (0 %)",
-        "encode m  1/30 contents (3 %)",
-        *[f"encode m  {n}/30 contents ({100 * n / 30:.0f} %)  1.0/s  0:{30 - n:02d} left" for n in (6, 11, 16, 21, 26)],
-        "encode m  30/30 contents (100 %)  1.0/s",
+        "encode m  0/31 contents (0 %)",
+        "encode m  1/31 contents (3 %)",
+        *[f"encode m  {n}/31 contents ({100 * n / 31:.0f} %)  1.0/s  0:{31 - n:02d} left" for n in (6, 11, 16, 21, 26)],
+        "encode m  31/31 contents (100 %)  1.0/s",
     ]
 
 
