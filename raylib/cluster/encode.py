@@ -10,6 +10,7 @@ import logging
 import os
 import pickle
 import time
+import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -35,6 +36,10 @@ _MAX_IMAGE_BATCHES_PER_PART = 8
 _MAX_TEXT_BATCHES_PER_PART = 64
 _PARTS_PER_RUN = 50
 """A part is what a call of an actor writes, and what a kill costs at most per actor: a fiftieth of the run or less."""
+
+
+# A bound on retries can be given in no other way; Ray says that a named one comes before it takes this one out (2.64).
+warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated", module=r"raylib\.cluster\.encode")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import raylib
 from raylib.cluster.encode import RayDataStage
 from raylib.evaluate.job import Outcome
 from tests.cluster import watched_toys
+from tests.cluster.conftest import CPUS
 from tests.evaluate.compare import flatten
 
 pytestmark = pytest.mark.cluster
@@ -102,6 +104,10 @@ def test_one_bad_model_does_not_stop_the_other(cluster, watched, vidore, tmp_pat
     assert failed.status == "failed" and failed.error is not None
     assert "not_a_number" in failed.error and "NaN" in failed.error and "\n" not in failed.error
     assert "Traceback" not in "".join(capfd.readouterr())
+    deadline = time.monotonic() + 30
+    while cluster.available_resources().get("CPU") != CPUS:
+        assert time.monotonic() < deadline, "a run that failed must give its workers back"
+        time.sleep(0.2)
     (summary,) = [s for p in tmp_path.rglob("*.json") if (s := _summary(p)).get("error")]
     assert summary["error"] == failed.error
 
