@@ -74,9 +74,7 @@ def _tasks(config: EvaluateConfig) -> list[AbsTask]:
     from raylib.tasks.selection import select_tasks
 
     quiet_libraries()
-    return select_tasks(
-        config.benchmarks, config.tasks, config.languages or None, config.splits or None, config.data_root
-    )
+    return select_tasks(config.benchmarks, config.tasks, config.languages or None, config.splits or None)
 
 
 def _connected(config: EvaluateConfig):

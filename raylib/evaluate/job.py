@@ -102,12 +102,15 @@ class EvaluateJob:
         when no task is left; a model whose factory fails and a task whose data cannot be had are recorded and left
         out."""
         from raylib.tasks.local_data import is_official
+        from raylib.tasks.selection import read_locally
 
         models = [model for spec in self.config.specs() if (model := self._resolve(spec)) is not None]
         if not models:
             return []
         for task in tasks:
             try:
+                if self.config.data_root is not None:
+                    read_locally(task, self.config.data_root)
                 self.tasks.append(load_task(task, official=is_official(task), limit=self.config.limit))
             except UserError as error:
                 self.load_failures[task.metadata.name] = str(error)

@@ -67,9 +67,14 @@ def select_tasks(
         raise UserError(f"no selected task has both {wanted}. Ask for fewer of them.")
     if data_root is not None:
         for task in selected:
-            if not _is_own(task):
-                local_data.redirect(task, data_root)
+            read_locally(task, data_root)
     return selected
+
+
+def read_locally(task: AbsTask, data_root: str) -> None:
+    """See `local_data.redirect`; the built-in benchmark stays as it is. UserError where the data is not there."""
+    if not _is_own(task):
+        local_data.redirect(task, data_root)
 
 
 def list_benchmarks(match: str = "") -> list[BenchmarkRow]:

@@ -353,12 +353,14 @@ def test_only_models_that_cannot_be_made_are_no_success(place, capsys):
     assert place.summaries()[0]["status"] == "failed"
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "other columns"])
+@pytest.mark.parametrize("damage", ["no folder", "missing", "truncated", "other columns"])
 def test_one_task_without_data_does_not_take_the_others_down(place, damage, capsys):
     write_v1(place.data)
     write_v2(place.data)
     (corpus,) = place.data.glob("vidore/*/corpus/test.parquet")
-    if damage == "missing":
+    if damage == "no folder":
+        shutil.rmtree(corpus.parent.parent)
+    elif damage == "missing":
         corpus.unlink()
     elif damage == "truncated":
         corpus.write_bytes(corpus.read_bytes()[:-100])
@@ -371,9 +373,10 @@ def test_one_task_without_data_does_not_take_the_others_down(place, damage, caps
     (summary,) = place.summaries()
     assert [result["task_name"] for result in summary["results"]["task_results"]] == [V1]
     (failed,) = summary["tasks_failed"]
-    assert failed["task_name"] == V2 and f"the data of {V2} cannot be loaded" in failed["error"]
+    reason = "no local copy" if damage == "no folder" else f"the data of {V2} cannot be loaded"
+    assert failed["task_name"] == V2 and reason in failed["error"]
     err = capsys.readouterr().err
-    assert f"✗ {V2}: the data of {V2} cannot be loaded" in err and "Traceback" not in err
+    assert f"✗ {V2}: {failed['error']}" in err and "Traceback" not in err
 
 
 def test_no_task_with_data_is_one_line(place, capsys):
