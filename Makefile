@@ -1,5 +1,6 @@
 # make demo    judge four models on the built-in benchmark; MODEL=name-or-dir adds yours
-# make test    the tests, set up from nothing
+# make test    the tests, set up from nothing; on real Ray the quick half
+# make test-cluster   all tests on real Ray
 # make check   style, types, import rules
 # make bench   the claims about speed, measured here
 
@@ -11,13 +12,12 @@ UV := $(VENV)/uv/bin/uv
 
 DEMO_MODELS := raylib/bm25,raylib/hashed-ngrams,raylib/untrained-clip,raylib/untrained-colpali
 MODEL ?=
-TESTS ?= tests
 
 # Workers of tests and demo are on this machine alone. Deployed clusters use token authentication.
 export RAY_AUTH_MODE = disabled
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test test-cluster check bench clean
 
 setup: $(READY)
 
@@ -36,7 +36,11 @@ demo: setup
 	@echo "The leaderboard: results/leaderboard.html"
 
 test: setup
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest tests --ignore tests/cluster -m "not slow" -n 2
+	$(BIN)/python -m pytest tests/cluster -m "not slow"
+
+test-cluster: setup
+	$(BIN)/python -m pytest tests/cluster
 
 check: setup
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@ actor pool per call, which Ray Data would start, costs ten seconds each time."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,10 @@ from raylib.evaluate.plan import MicroBatch
 from raylib.models.protocol import Encoder
 from raylib.store.embeddings import Shelf
 
+logger = logging.getLogger(__name__)
+
 _IN_FLIGHT = 2
+_PATIENCE_SECONDS = 60
 
 
 class _PoolWorker:
@@ -101,7 +105,19 @@ class PoolStage:
         self._actors = [actor.remote(encoder, workers.cpus) for _ in range(workers.count)]
         self._fingerprint = encoder.fingerprint
         try:
-            ray.get([actor.ready.remote() for actor in self._actors])
+            ready = [actor.ready.remote() for actor in self._actors]
+            _, late = ray.wait(ready, num_returns=len(ready), timeout=_PATIENCE_SECONDS)
+            if late:
+                logger.warning(
+                    "%s: %d of %d workers have not started after %d s; the cluster may have no room (it has %s free). "
+                    "Another RayModel holds its workers until its close().",
+                    encoder.spec.name,
+                    len(late),
+                    len(ready),
+                    _PATIENCE_SECONDS,
+                    ray.available_resources(),
+                )
+            ray.get(ready)
         except ray.exceptions.RayError as error:
             self.close()
             raise worker_failure(error, encoder.spec.name) from error
