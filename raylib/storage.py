@@ -17,8 +17,8 @@ from raylib.errors import UserError
 
 
 def is_remote(path: str | Path) -> bool:
-    """True for s3://, gs:// and other URLs."""
-    return "://" in str(path) and not str(path).startswith("file://")
+    """True for s3://, gs:// and other URLs; a local path is written without file://."""
+    return "://" in str(path)
 
 
 def join(folder: str | Path, *names: str) -> str:

@@ -123,6 +123,9 @@ class EvaluateConfig:
             value = getattr(self, name)
             value = [value] if isinstance(value, str) else list(value or [])
             setattr(self, name, [part.strip() for item in value for part in _split(str(item)) if part.strip()])
+        for name in ("data_root", "output_folder", "store"):
+            value = getattr(self, name)
+            setattr(self, name, value.removeprefix("file://") if value is not None else None)
         for name in ("batch_size", "workers", "min_workers", "cpus_per_worker", "limit", "parallel_models"):
             value = getattr(self, name)
             if value is not None and value < 1:

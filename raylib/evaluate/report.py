@@ -90,7 +90,8 @@ def provenance(report: Report) -> str:
 def report_lists(report: Report) -> list[tuple[str, list[str]]]:
     """(title, lines) of what is to be told below the table; only what there is."""
     failures = [
-        f"{f.model}{f' ({f.variant})' if f.variant else ''}{f', {f.task}' if f.task else ''}: {f.error}"
+        f"{f.model}{f' ({f.variant})' if f.variant else ''}{f', {f.task}' if f.task else ''}: "
+        + f.error.removeprefix(f"{f.model}: ")
         for f in report.failures
     ]
     problems = [f"{problem.path}: {problem.reason}" for problem in report.problems]

@@ -68,3 +68,8 @@ def test_what_was_set_is_told_even_when_it_is_zero():
     told = EvaluateConfig(["m"], tasks=["T"], gpus_per_worker=0.0, local=True, data_root=None).as_dict()
     assert told["gpus_per_worker"] == 0.0 and told["local"] is True and told["model"] == ["m"]
     assert not {"data_root", "benchmarks", "quiet", "overwrite"} & told.keys()
+
+
+def test_a_file_url_is_a_local_path():
+    config = EvaluateConfig(["m"], tasks=["t"], output_folder="file:///data/results", store="file:///data/store")
+    assert (config.output_folder, config.store_folder) == ("/data/results", "/data/store")

@@ -518,3 +518,14 @@ def test_paths_may_be_path_objects_or_text(place):
     write_v1(place.data)
     assert place.run(output_folder=f"{Path(place.out)}/").ok
     assert (place.out / "leaderboard.md").exists()
+
+
+def test_a_gpu_that_is_not_there_is_one_line(place, capsys):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    write_v1(place.data)
+    assert place.command("--device", "cuda", models="raylib/untrained-clip") == 1
+    err = capsys.readouterr().err
+    assert "raylib/untrained-clip" in err and "cuda" in err and "Traceback" not in err
