@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,9 +26,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
 from benchmarks.evaluate_inputs import FULL, PAGE_PIXELS, QUERIES, QUICK, SIZES, Case, build_model, write_pages  # noqa: E402
+from benchmarks.evaluate_report import SIDES, show, summary, write_into_readme  # noqa: E402
+from raylib.evaluate.quiet import quiet_libraries  # noqa: E402
 
 BATCH_SIZE = 32
-SIDES = ("plain", "raylib")
 SETTINGS = {
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
@@ -44,7 +44,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a few pages, one round: does everything run?")
     parser.add_argument("--rounds", type=int, default=3, help="pairs of measurements per case")
     parser.add_argument("--cores", type=int, default=2, help="cores that either side may use")
-    parser.add_argument("--output", help="where the numbers go; by default nowhere with --quick")
+    parser.add_argument(
+        "--output", help="JSON; by default benchmarks/results and the README's table, or nowhere with --quick"
+    )
     options = parser.parse_args()
     output = options.output or (None if options.quick else str(REPOSITORY / "benchmarks" / "results" / "evaluate.json"))
     with tempfile.TemporaryDirectory(prefix="raylib-benchmark-") as root:
@@ -53,6 +55,8 @@ def main() -> int:
     if output is not None:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         Path(output).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        if options.output is None:
+            write_into_readme(record, REPOSITORY / "benchmarks" / "README.md")
         print(f"The numbers: {output}")
     differing = [case for case in record["cases"] if case["main_score_difference"] > 1e-4]
     return 1 if differing else 0
@@ -66,9 +70,16 @@ def run(root: str, cases: list[Case], sizes: list[Case], options: argparse.Names
     for name in ("OMP_NUM_THREADS", "RAY_ADDRESS"):  # torch's own default is one thread a core
         environment.pop(name, None)
     started = time.time()
+    quiet_libraries()
     say(f"building pages of {PAGE_PIXELS[0]}×{PAGE_PIXELS[1]} pixels and checkpoints in {root}")
     folders = prepare([*cases, *sizes], root, environment, options.cores)
-    record = {"machine": machine(options.cores), "versions": versions(), "settings": settings(rounds), "cases": []}
+    record: dict[str, Any] = {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine(options.cores),
+        "versions": versions(),
+        "settings": settings(rounds),
+        "cases": [],
+    }
     num_proc = choose_num_proc(cases[0], folders, root, environment, options.cores)
     record["settings"]["num_proc of the plain side"] = num_proc
     pairs: dict[Case, list[dict[str, Any]]] = {case: [] for case in [*cases, *sizes]}
@@ -146,82 +157,7 @@ def measure(side: str, job: dict[str, Any], environment: dict[str, str]) -> dict
     return {**found, "total": total, "load": os.getloadavg()[0]}
 
 
-# Reporting.
-
-
-def summary(case: Case, pairs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Medians over the rounds, ratios pair by pair, the largest difference of scores, and every measurement."""
-
-    def median(side: str, name: str) -> float:
-        return round(statistics.median(pair[side][name] for pair in pairs), 2)
-
-    def ratios(name: str) -> dict[str, float]:
-        values = [pair["plain"][name] / pair["raylib"][name] for pair in pairs]
-        return {
-            "median": round(statistics.median(values), 2),
-            "min": round(min(values), 2),
-            "max": round(max(values), 2),
-        }
-
-    def difference(names: Any) -> float:
-        sides = [(pair["plain"]["scores"], pair["raylib"]["scores"]) for pair in pairs]
-        return max(abs(a[name] - b[name]) for a, b in sides for name in a if names(name))
-
-    return {
-        "model": case.model.name,
-        "note": case.model.note,
-        "task": case.task,
-        "languages": 4 if case.layout == "v2" else 1,
-        "pages": case.pages,
-        "rounds": len(pairs),
-        "target": case.target,
-        "work seconds": {side: median(side, "work") for side in SIDES},
-        "work ratio": ratios("work"),
-        "cpu seconds": {side: median(side, "cpu") for side in SIDES},
-        "startup seconds": {side: median(side, "startup") for side in SIDES},
-        "total seconds": {side: median(side, "total") for side in SIDES},
-        "total ratio": ratios("total"),
-        "main_score_difference": difference(lambda name: name.endswith("/main_score")),
-        "largest_metric_difference": difference(lambda name: True),
-        "pairs": pairs,
-    }
-
-
-def show(record: dict[str, Any]) -> None:
-    """The table: what is compared with the target first, then what it is made of."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="raylib evaluate against mteb.evaluate, seconds (medians)", title_justify="left", box=None)
-    for name in ("model", "languages", "pages", "plain", "raylib", "ratio (min to max)", "target", "CPU plain"):
-        table.add_column(name, justify="left" if name == "model" else "right")
-    for name in ("CPU raylib", "start-up", "ratio with start-up", "Δ main score"):
-        table.add_column(name, justify="right")
-    for case in record["cases"]:
-        work, cpu, ratio, startup = (
-            case[f"{n}"] for n in ("work seconds", "cpu seconds", "work ratio", "startup seconds")
-        )
-        target = (
-            "" if case["target"] is None else f"{case['target']:g} {'✓' if ratio['median'] >= case['target'] else '✗'}"
-        )
-        table.add_row(
-            case["model"],
-            str(case["languages"]),
-            f"{case['pages']:,}",
-            f"{work['plain']:.1f}",
-            f"{work['raylib']:.1f}",
-            f"{ratio['median']:.2f}× ({ratio['min']:.2f} to {ratio['max']:.2f})",
-            target,
-            f"{cpu['plain']:.1f}",
-            f"{cpu['raylib']:.1f}",
-            f"{startup['plain']:.1f} / {startup['raylib']:.1f}",
-            f"{case['total ratio']['median']:.2f}×",
-            f"{case['main_score_difference']:.1e}",
-        )
-    console = Console()
-    console.width = max(console.width, 150)
-    console.print(table)
-    print(f"{record['minutes']} minutes; load average {record['machine']['load average at the start'][0]} at the start")
+# What a reader needs to know of the run.
 
 
 def machine(cores: int) -> dict[str, Any]:
