@@ -114,9 +114,10 @@ class EvaluateJob:
                 self.tasks.append(load_task(task, official=is_official(task), limit=self.config.limit))
             except UserError as error:
                 self.load_failures[task.metadata.name] = str(error)
-                self.reporter.warn(f"✗ {task.metadata.name}: {error}")
         if not self.tasks:
             raise UserError(f"no task could be loaded: {'; '.join(self.load_failures.values())}")
+        for name, reason in self.load_failures.items():
+            self.reporter.warn(f"✗ {name}: {reason}")
         runs = [ModelRun(model, self.config, self.backend.request_stage(), self.reporter) for model in models]
         for run in runs:
             for name, error in self.load_failures.items():
