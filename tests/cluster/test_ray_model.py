@@ -10,7 +10,7 @@ import pytest
 from raylib.tasks.selection import select_tasks
 from tests import toys
 from tests.evaluate.compare import differences, scores_of
-from tests.evaluate.mock_tasks import grown_task
+from tests.evaluate.mock_tasks import IMAGE_MOCKS, TEXT_MOCKS, grown_task
 
 pytestmark = pytest.mark.cluster
 
@@ -37,6 +37,10 @@ ONE_OF_EACH_KIND = (
     "MockSummarizationTask",
     "MockZeroShotClassificationTask",
 )
+
+OTHER_MOCKS = [
+    pytest.param(name, marks=pytest.mark.slow) for name in (*TEXT_MOCKS, *IMAGE_MOCKS) if name not in ONE_OF_EACH_KIND
+]
 
 BATCH_SIZE = 16
 
@@ -76,7 +80,7 @@ def test_vidore_scores_are_those_of_mteb(task, models, vidore):
     assert differences(got, plain_scores(name, task, vidore)) == []
 
 
-@pytest.mark.parametrize("task", ONE_OF_EACH_KIND)
+@pytest.mark.parametrize("task", [*ONE_OF_EACH_KIND, *OTHER_MOCKS])
 @pytest.mark.parametrize("models", [("dense", 2)], indirect=True, ids=str)
 def test_mock_scores_are_those_of_mteb(task, models):
     name, model = models
