@@ -6,9 +6,13 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from threading import Lock
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +25,9 @@ from raylib.types import Batch, Embeddings, Tensors
 
 FLUSH_SECONDS = 5.0
 """The local run writes what it has at least this often, so that a kill costs no more."""
+
+_MAX_PREPARE_THREADS = 4
+"""Each holds a batch of decoded images: 370 MB for 32 pages of A4 at 200 dpi."""
 
 
 @dataclass
@@ -66,8 +73,13 @@ Progress = Callable[[int], None]
 """Told the number of contents that were just finished, stored or found bad."""
 
 
-def prepare(encoder: Encoder, batch: MicroBatch, sources: Sequence[Rows]) -> Prepared:
-    """Read, decode and preprocess one batch. A content that cannot be used is set aside with its reason."""
+def prepare(
+    encoder: Encoder, batch: MicroBatch, sources: Sequence[Rows], turn: AbstractContextManager[Any] | None = None
+) -> Prepared:
+    """Read, decode and preprocess one batch. A content that cannot be used is set aside with its reason.
+
+    turn: held while the encoder preprocesses, where several threads prepare: tokenizers are for one thread at a time.
+    """
     rows, keys, bad = [], [], []
     for key, place, raw in zip(batch.keys, batch.rows, _read(batch, sources), strict=True):
         try:
@@ -78,13 +90,15 @@ def prepare(encoder: Encoder, batch: MicroBatch, sources: Sequence[Rows]) -> Pre
     if not rows:
         return Prepared([], None, bad)
     try:
-        return Prepared(keys, encoder.preprocess(_columns(rows), batch.context), bad)
+        with turn or nullcontext():
+            tensors = encoder.preprocess(_columns(rows), batch.context)
+        return Prepared(keys, tensors, bad)
     except Exception as error:
         if len(rows) == 1:
             named = dict(zip(batch.keys, batch.rows, strict=True))[keys[0]]
             reason = f"preprocessing failed: {type(error).__name__}: {error}"
             return Prepared([], None, [*bad, _bad(keys[0], named, sources, reason)])
-        return _prepare_one_by_one(encoder, batch, sources, keys, bad, error)
+        return _prepare_one_by_one(encoder, batch, sources, turn, keys, bad, error)
 
 
 def _read(batch: MicroBatch, sources: Sequence[Rows]) -> list[dict]:
@@ -101,19 +115,20 @@ def _prepare_one_by_one(
     encoder: Encoder,
     batch: MicroBatch,
     sources: Sequence[Rows],
+    turn: AbstractContextManager[Any] | None,
     keys: list[bytes],
     bad: list[BadContent],
     first: Exception,
 ) -> Prepared:
     """Find the contents that make preprocessing fail, and prepare the rest. If all do, the fault is the model's."""
     place = dict(zip(batch.keys, batch.rows, strict=True))
-    singles = {key: prepare(encoder, replace(batch, keys=[key], rows=[place[key]]), sources) for key in keys}
+    singles = {key: prepare(encoder, replace(batch, keys=[key], rows=[place[key]]), sources, turn) for key in keys}
     good = [key for key in keys if singles[key].tensors is not None]
     if not good or len(good) == len(keys):
         raise ModelError(
             f"{encoder.spec.name}: preprocessing failed for a batch of {len(keys)}: {type(first).__name__}: {first}"
         ) from first
-    rest = prepare(encoder, replace(batch, keys=good, rows=[place[key] for key in good]), sources)
+    rest = prepare(encoder, replace(batch, keys=good, rows=[place[key] for key in good]), sources, turn)
     failed = [b for key in keys if key not in set(good) for b in singles[key].bad]
     return Prepared(rest.keys, rest.tensors, bad + failed + rest.bad)
 
@@ -201,7 +216,7 @@ def encode_locally(
 ) -> EncodeReport:
     """Encode `batches` in this process and store them: the reference for every faster way.
 
-    One thread prepares the next batch while this one runs the forward.
+    Other threads prepare the next batches while this one runs the forward: they read and decode side by side.
     """
     report = EncodeReport()
     start = time.perf_counter()
@@ -222,15 +237,17 @@ def encode_locally(
 
 
 def _encode_ahead(encoder: Encoder, batches: Iterable[MicroBatch], sources: Sequence[Rows]) -> Iterator[Encoded]:
-    with ThreadPoolExecutor(1, thread_name_prefix="prepare") as pool:
-        pending = None
+    import torch
+
+    threads, turn = min(torch.get_num_threads(), _MAX_PREPARE_THREADS), Lock()
+    with ThreadPoolExecutor(threads, thread_name_prefix="prepare") as pool:
+        upcoming: deque[Future[Prepared]] = deque()
         for batch in batches:
-            upcoming = pool.submit(prepare, encoder, batch, sources)
-            if pending is not None:
-                yield run_forward(encoder, pending.result())
-            pending = upcoming
-        if pending is not None:
-            yield run_forward(encoder, pending.result())
+            upcoming.append(pool.submit(prepare, encoder, batch, sources, turn))
+            if len(upcoming) > threads:
+                yield run_forward(encoder, upcoming.popleft().result())
+        while upcoming:
+            yield run_forward(encoder, upcoming.popleft().result())
 
 
 class WriteBuffer:

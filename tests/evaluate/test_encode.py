@@ -2,6 +2,7 @@
 
 import io
 import threading
+import time
 
 import datasets
 import numpy as np
@@ -103,6 +104,34 @@ def test_the_next_batch_is_prepared_in_another_thread():
 
     encoded(Watched(), texts("a", "b", "c"), batch_size=1)
     assert all(name.startswith("prepare") for name in threads)
+
+
+def test_several_threads_read_at_once_preprocess_in_turn_and_keep_the_order(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    both, inside = threading.Barrier(2, timeout=20), []
+
+    class Waiting(Source):
+        def rows(self, indices, fields=None):
+            if threading.current_thread().name.startswith("prepare"):
+                both.wait()  # goes on when a second thread reads too; BrokenBarrierError where there is none
+            return super().rows(indices, fields)
+
+    class Alone(Letters):
+        def preprocess(self, batch, context):
+            inside.append(threading.current_thread().name)
+            time.sleep(0.01)
+            tensors = super().preprocess(batch, context)
+            assert inside.pop() == threading.current_thread().name and not inside, "two threads preprocess at once"
+            return tensors
+
+    words = ["a", "bb", "abc", "cab", "ca", "b"]
+    plain = texts(*words)
+    encoder = Alone()
+    _, vectors = encoded(encoder, Waiting(plain.name, plain.ids, plain.texts, required="text"), batch_size=1)
+    assert vectors == {i: by_hand(word) for i, word in enumerate(words)}
+    assert encoder.batches == [1] * 6
 
 
 BAD_IMAGES = {"missing": None, "empty": b"", "cut": picture("red")[:50], "text": b"no picture"}
