@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +41,12 @@ def summary(case: Case, pairs: list[dict[str, Any]]) -> dict[str, Any]:
             "max": round(max(values), 2),
         }
 
-    def difference(names: Any) -> float:
+    def difference(names: Callable[[str], bool]) -> float:
+        """Infinite where one side has a score that the other has not."""
         sides = [(pair["plain"]["scores"], pair["raylib"]["scores"]) for pair in pairs]
-        return max(abs(a[name] - b[name]) for a, b in sides for name in a if names(name))
+        return max(
+            abs(a.get(n, math.inf) - b.get(n, math.inf)) for a, b in sides for n in a.keys() | b.keys() if names(n)
+        )
 
     return {
         "model": case.model.name,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import sys
 import time
@@ -132,13 +133,13 @@ def _mark_prefix(processor: Any) -> None:
 
 
 def _scores(result: Any) -> dict[str, float]:
-    """split/subset/metric → value, of every metric that is a number."""
+    """split/subset/metric → value, of every metric that is a number and has a value."""
     return {
         f"{split}/{entry['hf_subset']}/{name}": float(value)
         for split, entries in result.scores.items()
         for entry in entries
         for name, value in entry.items()
-        if isinstance(value, int | float)
+        if isinstance(value, int | float) and not math.isnan(value)
     }
 
 

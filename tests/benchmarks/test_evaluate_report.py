@@ -38,6 +38,11 @@ def test_differences_are_the_largest_of_any_pair():
     assert case["pairs"][2]["raylib"]["scores"] == {"test/english/main_score": 0.5 + 2**-12}
 
 
+def test_a_score_that_one_side_lacks_is_an_infinite_difference():
+    lacking = {**PAIRS[0]["raylib"], "scores": {"test/english/ndcg_at_5": 0.25}}
+    assert case_of(pairs=[{"plain": PAIRS[0]["plain"], "raylib": lacking}])["main_score_difference"] == float("inf")
+
+
 @pytest.mark.parametrize(("target", "verdict"), [(3.0, "3× met"), (3.1, "3.1× missed"), (None, "")])
 def test_the_median_decides_about_the_target(target, verdict):
     (row,) = rows({"cases": [case_of(target)]})
