@@ -21,6 +21,11 @@ def is_remote(path: str | Path) -> bool:
     return "://" in str(path)
 
 
+def cache_folder() -> str:
+    """Where raylib keeps what it builds for itself: $RAYLIB_CACHE, or ~/.cache/raylib."""
+    return os.environ.get("RAYLIB_CACHE") or str(Path.home() / ".cache" / "raylib")
+
+
 def join(folder: str | Path, *names: str) -> str:
     """folder/name/...; works for local paths and URLs."""
     return "/".join([str(folder).rstrip("/"), *names])

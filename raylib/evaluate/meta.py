@@ -7,14 +7,13 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from raylib.evaluate.results import NO_REVISION
 from raylib.models.protocol import Encoder, ModelSpec
 
 if TYPE_CHECKING:
     from mteb.models.model_meta import ModelMeta
 
     from raylib.models.bridge import SearchModel
-
-NO_REVISION = "no_revision_available"
 
 
 def model_meta(encoder: Encoder | SearchModel, experiment: Mapping[str, Any] | None = None) -> ModelMeta:

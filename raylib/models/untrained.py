@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raylib import storage
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
@@ -158,18 +160,17 @@ BUILD_VERSION = 2
 """Part of the cache folder's name: raise it when a builder changes what it writes."""
 
 
-def cache_folder() -> Path:
-    """Where what raylib builds for itself is kept: $RAYLIB_CACHE, or ~/.cache/raylib."""
-    return Path(os.environ.get("RAYLIB_CACHE") or Path.home() / ".cache" / "raylib")
-
-
 def checkpoint(name: str) -> Path:
     """The folder of a registered untrained checkpoint, built on first use.
 
     Safe when several processes ask at once: each builds aside and the first rename wins.
     Raises KeyError for a name that is not in BUILDERS.
     """
-    folder = cache_folder() / "untrained" / f"{name.split('/')[-1]}-v{BUILD_VERSION}-py{platform.python_version()}"
+    folder = (
+        Path(storage.cache_folder())
+        / "untrained"
+        / f"{name.split('/')[-1]}-v{BUILD_VERSION}-py{platform.python_version()}"
+    )
     if folder.is_dir():
         return folder
     aside = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.part"

@@ -1,19 +1,13 @@
-"""Where this package keeps what it builds, and names for folders that change when their files do."""
+"""Names for folders that change when their files do."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import uuid
-from pathlib import Path
 
 from raylib import storage
 from raylib.errors import UserError
-
-
-def cache_folder() -> str:
-    """RAYLIB_CACHE, or ~/.cache/raylib."""
-    return os.environ.get("RAYLIB_CACHE") or str(Path.home() / ".cache" / "raylib")
 
 
 def files_digest(folder: str) -> str:
@@ -35,7 +29,7 @@ def versioned_view(folder: str) -> str:
     README, not after its files: two folders of one name, or one that was edited, would share one stale copy. Reading
     through a link with the digest in its name gives each state a copy of its own.
     """
-    link = os.path.join(cache_folder(), "local-data", f"{os.path.basename(folder)}-{files_digest(folder)}")
+    link = os.path.join(storage.cache_folder(), "local-data", f"{os.path.basename(folder)}-{files_digest(folder)}")
     storage.make_folder(os.path.dirname(link))
     if not os.path.islink(link) or os.readlink(link) != os.path.realpath(folder):
         aside = f"{link}.{uuid.uuid4().hex}"

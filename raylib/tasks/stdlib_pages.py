@@ -20,7 +20,6 @@ from typing import Literal
 from raylib import storage
 from raylib.errors import UserError
 from raylib.tasks import docstrings, hub_layout, page_layout, page_queries
-from raylib.tasks.cache import cache_folder
 from raylib.tasks.page_layout import Block, Page, Style
 
 VERSION = 1
@@ -144,7 +143,7 @@ def ensure_built(split: Split = "test") -> str:
     Two processes may build at once: each writes aside, and the first to finish wins. Raises UserError where the
     cache cannot be written to.
     """
-    folder = storage.join(cache_folder(), f"StdlibPages-{revision()}", split)
+    folder = storage.join(storage.cache_folder(), f"StdlibPages-{revision()}", split)
     if hub_layout.is_complete(folder):
         return folder
     aside = f"{folder}.{uuid.uuid4().hex}.part"
