@@ -8,6 +8,7 @@ from typing import Any
 
 from raylib.errors import UserError
 from raylib.models.protocol import ModelSpec
+from raylib.search.options import SearchOptions
 
 _LISTS = ("model", "benchmarks", "tasks", "languages", "splits")
 _SPEC_OPTIONS = (
@@ -105,6 +106,25 @@ class EvaluateConfig:
     limit: int | None = None
     """Only the first N queries and documents of every subset (and what is relevant to those queries). Not official."""
 
+    index: str | None = field(default=None, metadata={"metavar": "FACTORY"})
+    """Search dense vectors through this FAISS index, e.g. IVF4096,Flat; its recall is measured and reported. By default
+    every document is scored exactly."""
+
+    candidates: str = field(default="float32", metadata={"metavar": "TYPE"})
+    """Choose late-interaction candidates in float32, bfloat16, int8 or binary; they are scored again in float32."""
+
+    oversample: int = 4
+    """Candidates per result that are scored again exactly, with --index or --candidates."""
+
+    token_pooling: int = 1
+    """Keep one token of late-interaction documents in so many (hierarchical pooling)."""
+
+    exact_mteb: bool = False
+    """Batches, padding and search exactly as MTEB has them, bit for bit; slower, and without the store."""
+
+    keep_rankings: int = 100
+    """Documents per query that are kept for raylib inspect-run and compare; 0 keeps none."""
+
     allow_errors: int = 0
     """Score a model without up to N contents that cannot be encoded."""
 
@@ -132,8 +152,13 @@ class EvaluateConfig:
                 raise UserError(f"--{name.replace('_', '-')} is {value}; expected at least 1")
         if self.allow_errors < 0:
             raise UserError(f"--allow-errors is {self.allow_errors}; expected 0 or more")
+        if self.keep_rankings < 0:
+            raise UserError(f"--keep-rankings is {self.keep_rankings}; expected 0 or more")
+        if self.exact_mteb and not self.search_options().exact:
+            raise UserError("--exact-mteb searches as MTEB does; leave out --index, --candidates and --token-pooling")
         if self.gpus_per_worker is not None and self.gpus_per_worker < 0:
             raise UserError(f"--gpus-per-worker is {self.gpus_per_worker}; expected 0 or more")
+        self.search_options()
         if self.local and self.address:
             raise UserError("--local runs without Ray and --address names a cluster; leave one of them out")
 
@@ -148,6 +173,15 @@ class EvaluateConfig:
         """One spec per model, without repeats, all with the same options."""
         options = {name: getattr(self, name) for name in _SPEC_OPTIONS}
         return [ModelSpec(name, **options) for name in dict.fromkeys(self.model)]
+
+    def search_options(self) -> SearchOptions:
+        """Raises UserError for values that cannot be."""
+        options: dict[str, Any] = {name: getattr(self, name) for name in SearchOptions.__dataclass_fields__}
+        return SearchOptions(**options)
+
+    def experiment(self) -> dict[str, Any]:
+        """What of this run changes scores, for the folder its results are filed under; empty for the plain run."""
+        return {**({"limit": self.limit} if self.limit else {}), **self.search_options().changed()}
 
     @property
     def store_folder(self) -> str:

@@ -53,7 +53,7 @@ class ModelRun:
         start = time.perf_counter()
         try:
             self.summary.fingerprint = self.model.fingerprint
-            experiment = {"limit": self.config.limit} if self.config.limit else None
+            experiment = self.config.experiment()
             self.meta = model_meta(self.model, experiment)
             self.summary.variant = self.meta.experiment_name or ""
             self._skip_what_it_cannot_read(tasks)

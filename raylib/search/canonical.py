@@ -54,7 +54,7 @@ def exact_pairs(
         order = np.argsort(document_P, kind="stable")
         for pairs in np.split(order, np.flatnonzero(np.diff(document_P[order])) + 1):
             if len(pairs):
-                scores[pairs] = _maxsim_column(queries.take(query_P[pairs]), documents[document_P[pairs[0]]])
+                scores[pairs] = _maxsim_column(queries.take(query_P[pairs]), documents[int(document_P[pairs[0]])])
         return scores
     for first in range(0, len(query_P), _PAIRS):
         pairs = slice(first, first + _PAIRS)
