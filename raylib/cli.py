@@ -6,46 +6,22 @@ Only what a command needs is imported when it runs: `raylib --help` answers at o
 from __future__ import annotations
 
 import dataclasses
-import json
+import importlib
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 from raylib.errors import RaylibError, UnknownNameError, UserError
-from raylib.evaluate.config import EvaluateConfig
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-
-@dataclass
-class ListConfig:
-    """Show what can be evaluated, and with what."""
-
-    what: Literal["benchmarks", "tasks", "models"] = field(metadata={"positional": True})
-    """What to list."""
-
-    match: str = ""
-    """Only names that contain this; case does not count."""
-
-    benchmark: str | None = None
-    """Only the tasks of this benchmark."""
-
-    json: bool = False
-    """One JSON object a line, for programs."""
-
-
-@dataclass
-class ReportConfig:
-    """Rebuild leaderboard.md and leaderboard.html from the result files in a folder, raylib's or MTEB's."""
-
-    folder: str = field(default="results", metadata={"positional": True})
-    """The folder that holds them."""
-
-    quiet: bool = False
-    """Write the files, print nothing."""
+_JOBS: dict[str, tuple[str, str]] = {
+    "evaluate": ("raylib.evaluate.config:EvaluateConfig", "raylib.commands:run_evaluate"),
+    "report": ("raylib.commands:ReportConfig", "raylib.commands:run_report"),
+    "list": ("raylib.commands:ListConfig", "raylib.commands:run_list"),
+}
+"""Command → where its settings are and what runs it, as module:name. A command lives with its job; the module of its
+settings imports nothing heavy, for the overview reads all of them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if arguments[0] not in _JOBS:
             raise UnknownNameError("command", arguments[0], _JOBS, hint="See raylib --help.")
         config_class, run = _JOBS[arguments[0]]
-        return run(parse(config_class, arguments[1:], prog=f"raylib {arguments[0]}"))
+        config = parse(_load(config_class), arguments[1:], prog=f"raylib {arguments[0]}")
+        return _load(run)(config)
     except UserError as error:
         print(f"raylib: {error}", file=sys.stderr)
         return 2
@@ -78,11 +55,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _load(name: str) -> Any:
+    """What module:name names."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
 def _overview() -> str:
     from raylib import __version__
 
     width = max(map(len, _JOBS))
-    summaries = {name: (config.__doc__ or "").strip().splitlines()[0] for name, (config, _) in _JOBS.items()}
+    summaries = {name: _load(config).__doc__.strip().splitlines()[0] for name, (config, _) in _JOBS.items()}
     jobs = [f"  {name:<{width}}  {summary}" for name, summary in summaries.items()]
     return "\n".join(
         [
@@ -197,103 +180,6 @@ def _for_command_line(config_class: type) -> type:
             setattr(shown, f.name, field(default=f.default, default_factory=f.default_factory, metadata=f.metadata))
     return dataclass(shown)
 
-
-def _evaluate(config: EvaluateConfig) -> int:
-    from raylib import api
-    from raylib.evaluate.report import build_report, print_leaderboard
-
-    config.check_complete()
-    if config.dry_run:
-        _print_plan(api.plan(config))
-        return 0
-    outcome = api.evaluate(config)
-    print_leaderboard(build_report(config.output_folder), _console())
-    return 0 if outcome.ok else 1
-
-
-def _print_plan(rows: list[dict[str, Any]]) -> None:
-    for row in rows:
-        if row["error"]:
-            print(f"{row['model']}: {row['error']}")
-            continue
-        print(
-            f"{row['model']}: {row['contents']} distinct contents of {row['requested']} asked for; "
-            f"{row['stored']} are stored, {row['to encode']} would be encoded"
-        )
-        for task, reason in row["skipped"].items():
-            print(f"  skipped {task}: {reason}")
-
-
-def _list(config: ListConfig) -> int:
-    from rich.table import Table
-
-    from raylib.evaluate.quiet import quiet_libraries
-
-    if config.benchmark is not None and config.what != "tasks":
-        raise UserError(f"--benchmark goes with `raylib list tasks`, not with {config.what}")
-    quiet_libraries()
-    rows = [dataclasses.asdict(row) for row in _rows(config)]
-    if config.json:
-        for row in rows:
-            print(json.dumps(row, default=str))
-        return 0
-    if not rows:
-        print(f"no {config.what} match {config.match!r}")
-        return 1
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in rows[0]:
-        table.add_column(name.replace("_", " "), overflow="fold", no_wrap=name == "name")
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    _console().print(table)
-    return 0
-
-
-def _console() -> Console:
-    """The terminal; a pipe or a log has no width, so that names stay whole there."""
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console.width = 200
-    return console
-
-
-def _rows(config: ListConfig) -> Sequence[Any]:
-    if config.what == "models":
-        from raylib.models.registry import known_models
-
-        return known_models(config.match)
-    from raylib.tasks.selection import list_benchmarks, list_tasks
-
-    return list_benchmarks(config.match) if config.what == "benchmarks" else list_tasks(config.benchmark, config.match)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, list | tuple | set | frozenset):
-        items = [str(v) for v in value]
-        return ", ".join(items[:6]) + (f" … {len(items)}" if len(items) > 6 else "")
-    return str(value)
-
-
-def _report(config: ReportConfig) -> int:
-    from raylib.evaluate.report import build_report, print_leaderboard, write_leaderboard
-
-    report = build_report(config.folder)
-    paths = write_leaderboard(report, config.folder)
-    if not config.quiet:
-        print_leaderboard(report, _console())
-        print("wrote " + " and ".join(paths))
-    return 1 if report.problems else 0
-
-
-_JOBS: dict[str, tuple[type, Callable[[Any], int]]] = {
-    "evaluate": (EvaluateConfig, _evaluate),
-    "list": (ListConfig, _list),
-    "report": (ReportConfig, _report),
-}
 
 if __name__ == "__main__":
     sys.exit(main())

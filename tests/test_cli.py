@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from raylib import __version__, cli
-from raylib.cli import ListConfig, ReportConfig, main, parse
+from raylib import __version__
+from raylib.cli import main, parse
+from raylib.commands import ListConfig, ReportConfig
 from raylib.errors import ModelError, RaylibError, UnknownNameError, UserError
 from raylib.evaluate.config import EvaluateConfig
 
@@ -279,7 +280,7 @@ def test_every_known_error_is_one_line_and_a_status(error, status, monkeypatch, 
     def fail(config):
         raise error
 
-    monkeypatch.setitem(cli._JOBS, "report", (ReportConfig, fail))
+    monkeypatch.setattr("raylib.commands.run_report", fail)
     assert main(["report"]) == status
     assert (str(error) or "interrupted; what was stored is kept") in one_line(capsys)
 

@@ -1,0 +1,124 @@
+"""The commands that show what there is and what came out: what `raylib evaluate`, `list` and `report` do."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from raylib.errors import UserError
+from raylib.terminal import console
+
+if TYPE_CHECKING:
+    from raylib.evaluate.config import EvaluateConfig
+
+
+@dataclass
+class ListConfig:
+    """Show what can be evaluated, and with what."""
+
+    what: Literal["benchmarks", "tasks", "models"] = field(metadata={"positional": True})
+    """What to list."""
+
+    match: str = ""
+    """Only names that contain this; case does not count."""
+
+    benchmark: str | None = None
+    """Only the tasks of this benchmark."""
+
+    json: bool = False
+    """One JSON object a line, for programs."""
+
+
+@dataclass
+class ReportConfig:
+    """Rebuild leaderboard.md and leaderboard.html from the result files in a folder, raylib's or MTEB's."""
+
+    folder: str = field(default="results", metadata={"positional": True})
+    """The folder that holds them."""
+
+    quiet: bool = False
+    """Write the files, print nothing."""
+
+
+def run_evaluate(config: EvaluateConfig) -> int:
+    from raylib import api
+    from raylib.evaluate.report import build_report, print_leaderboard
+
+    config.check_complete()
+    if config.dry_run:
+        _print_plan(api.plan(config))
+        return 0
+    outcome = api.evaluate(config)
+    print_leaderboard(build_report(config.output_folder), console())
+    return 0 if outcome.ok else 1
+
+
+def _print_plan(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        if row["error"]:
+            print(f"{row['model']}: {row['error']}")
+            continue
+        print(
+            f"{row['model']}: {row['contents']} distinct contents of {row['requested']} asked for; "
+            f"{row['stored']} are stored, {row['to encode']} would be encoded"
+        )
+        for task, reason in row["skipped"].items():
+            print(f"  skipped {task}: {reason}")
+
+
+def run_list(config: ListConfig) -> int:
+    from rich.table import Table
+
+    from raylib.evaluate.quiet import quiet_libraries
+
+    if config.benchmark is not None and config.what != "tasks":
+        raise UserError(f"--benchmark goes with `raylib list tasks`, not with {config.what}")
+    quiet_libraries()
+    rows = [dataclasses.asdict(row) for row in _rows(config)]
+    if config.json:
+        for row in rows:
+            print(json.dumps(row, default=str))
+        return 0
+    if not rows:
+        print(f"no {config.what} match {config.match!r}")
+        return 1
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in rows[0]:
+        table.add_column(name.replace("_", " "), overflow="fold", no_wrap=name == "name")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    console().print(table)
+    return 0
+
+
+def _rows(config: ListConfig) -> Sequence[Any]:
+    if config.what == "models":
+        from raylib.models.registry import known_models
+
+        return known_models(config.match)
+    from raylib.tasks.selection import list_benchmarks, list_tasks
+
+    return list_benchmarks(config.match) if config.what == "benchmarks" else list_tasks(config.benchmark, config.match)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, list | tuple | set | frozenset):
+        items = [str(v) for v in value]
+        return ", ".join(items[:6]) + (f" … {len(items)}" if len(items) > 6 else "")
+    return str(value)
+
+
+def run_report(config: ReportConfig) -> int:
+    from raylib.evaluate.report import build_report, print_leaderboard, write_leaderboard
+
+    report = build_report(config.folder)
+    paths = write_leaderboard(report, config.folder)
+    if not config.quiet:
+        print_leaderboard(report, console())
+        print("wrote " + " and ".join(paths))
+    return 1 if report.problems else 0
