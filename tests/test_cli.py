@@ -116,6 +116,7 @@ FLAGS = [
         "--address",
         "ray://h",
     ],
+    *["--index", "IVF8,Flat", "--candidates", "int8", "--oversample", "9", "--token-pooling", "2"],
     *["--limit", "10", "--allow-errors", "5", "--overwrite", "--dry-run", "--quiet"],
 ]
 YAML = """
@@ -142,6 +143,10 @@ gpus-per-worker: 0.5
 cpus-per-worker: 4
 parallel-models: 2
 address: ray://h
+index: IVF8,Flat
+candidates: int8
+oversample: 9
+token-pooling: 2
 limit: 10
 allow-errors: 5
 overwrite: yes
@@ -172,6 +177,10 @@ SAID = EvaluateConfig(
     cpus_per_worker=4,
     parallel_models=2,
     address="ray://h",
+    index="IVF8,Flat",
+    candidates="int8",
+    oversample=9,
+    token_pooling=2,
     limit=10,
     allow_errors=5,
     overwrite=True,
