@@ -1,0 +1,44 @@
+"""How to search, where the default (every document, exactly) costs too much. Each choice reports its own recall."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from raylib.errors import UserError
+
+Candidates = Literal["float32", "bfloat16", "int8", "binary"]
+"""In which numbers the candidates are chosen. What is returned is always scored again exactly."""
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """index: a FAISS factory string for dense vectors, e.g. "IVF4096,Flat"; None scores every document.
+
+    candidates: numbers of the first pass of MaxSim. oversample: with fewer bits or an index, candidates per result
+    that are scored again exactly. token_pooling: late-interaction documents keep one token in so many (hierarchical
+    pooling; Clavié et al., 2024). Raises UserError for values that cannot be.
+    """
+
+    index: str | None = None
+    candidates: Candidates = "float32"
+    oversample: int = 4
+    token_pooling: int = 1
+
+    def __post_init__(self) -> None:
+        if self.candidates not in get_args(Candidates):
+            raise UserError(f"--candidates is {self.candidates!r}; expected one of {', '.join(get_args(Candidates))}")
+        for name in ("oversample", "token_pooling"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; expected at least 1")
+
+    @property
+    def exact(self) -> bool:
+        """Whether the result is that of scoring every document exactly, as it is stored."""
+        return self == SearchOptions(oversample=self.oversample)
+
+    def changed(self) -> dict[str, Any]:
+        """What can change a result, for the name under which it is filed; empty for exact search."""
+        default = SearchOptions()
+        names = () if self.exact else ("index", "candidates", "oversample", "token_pooling")
+        return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(default, name)}
