@@ -17,7 +17,8 @@ import numpy as np
 from raylib.errors import ModelError, UserError
 from raylib.models.families import Family
 from raylib.models.loading import rgb, to_numpy, torch_dtype
-from raylib.models.protocol import ModelSpec
+from raylib.models.protocol import ModelSpec, TokenGrid
+from raylib.models.token_grid import page_grids, words_of_tokens
 from raylib.models.torch_encoder import TorchEncoder
 from raylib.models.weights import snapshot, source_identity
 from raylib.types import Batch, Embeddings, EncodeContext, Tensors
@@ -170,6 +171,23 @@ class ColPaliEngineEncoder(TorchEncoder):
         if self.late:
             return Embeddings.from_list([np.concatenate(pair) for pair in zip(text, image, strict=True)])
         return Embeddings.from_dense(text.dense() + image.dense())
+
+    def token_grid(self, batch: Batch) -> list[TokenGrid | None]:
+        """Of late-interaction families; the vectors of a text come before those of the page."""
+        n = len(next(iter(batch.values())))
+        tensors = self.preprocess(batch, EncodeContext("document")) if self.late else {}
+        if "image.input_ids" not in tensors:
+            return [None] * n
+        text_mask = tensors.get("text.attention_mask")
+        first = np.zeros(n, dtype=np.int64) if text_mask is None else text_mask.sum(axis=1)
+        return page_grids(self.processor, _split(tensors)[-1], first)
+
+    def token_texts(self, batch: Batch) -> list[list[str] | None]:
+        """Of late-interaction families, for contents without a page."""
+        texts, images = _columns(batch)
+        if not self.late or texts is None or images is not None:
+            return super().token_texts(batch)
+        return [*words_of_tokens(self.processor.tokenizer, self.process_texts(texts))]
 
 
 def _headless(model: Any) -> Any:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from raylib.errors import UnsupportedOptionError
 from raylib.types import Batch, Embeddings, EncodeContext, Role, Similarity, Tensors
 
@@ -48,6 +50,16 @@ class ModelSpec:
         """The options that were set and that change vectors, by name: what tells two runs of one model apart."""
         skip = ("name", "revision", "device", "trust_remote_code")
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in skip and v is not None}
+
+
+@dataclass(frozen=True)
+class TokenGrid:
+    """Where a page's patches are among the vectors of its content.
+
+    tokens [rows, columns] int64: the index of each patch's vector, from the top left; the patches tile the page.
+    """
+
+    tokens: np.ndarray
 
 
 class Encoder(ABC):
@@ -113,6 +125,15 @@ class Encoder(ABC):
     def encode(self, batch: Batch, context: EncodeContext) -> Embeddings:
         """Both halves in one process, for tests and small uses."""
         return self.forward(self.preprocess(batch, context))
+
+    def token_grid(self, batch: Batch) -> list[TokenGrid | None]:
+        """Per content, the grid of its page's patches; None without one. Needs no weights. Depends on the size of the
+        image and on the text beside it, never on pixels."""
+        return [None] * len(next(iter(batch.values())))
+
+    def token_texts(self, batch: Batch) -> list[list[str] | None]:
+        """Per content, what the token of each of its vectors says; None where that is not known. Needs no weights."""
+        return [None] * len(next(iter(batch.values())))
 
     def load(self) -> None:
         """Load weights and processor now rather than with the first batch. Idempotent."""
