@@ -17,6 +17,8 @@ from raylib.errors import RaylibError, UnknownNameError, UserError
 
 _JOBS: dict[str, tuple[str, str]] = {
     "evaluate": ("raylib.evaluate.config:EvaluateConfig", "raylib.commands:run_evaluate"),
+    "score": ("raylib.score.config:ScoreConfig", "raylib.score.commands:run_score"),
+    "compare": ("raylib.score.config:CompareConfig", "raylib.score.commands:run_compare"),
     "report": ("raylib.commands:ReportConfig", "raylib.commands:run_report"),
     "list": ("raylib.commands:ListConfig", "raylib.commands:run_list"),
 }

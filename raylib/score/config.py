@@ -43,7 +43,9 @@ class ScoreConfig:
     store: str | None = field(default=None, metadata={"metavar": "DIR"})
     """Where the store is now, if it has moved since contents.parquet was written."""
 
-    similarity: Literal["auto", "cosine", "dot", "maxsim"] = "auto"
+    similarity: Literal["auto", "cosine", "dot", "maxsim"] = field(
+        default="auto", metadata={"metavar": "auto|cosine|dot|maxsim"}
+    )
     """auto: what the store's model uses; else maxsim for contents of several vectors and cosine for single vectors."""
 
     top_k: int = 1000
@@ -63,6 +65,9 @@ class ScoreConfig:
 
     metrics: list[str] = field(default_factory=list)
     """Measures as MTEB spells them, e.g. ndcg_at_5,recall_at_100. A set of common ones by default."""
+
+    complete: bool = False
+    """With --run: judged queries that the run lacks count as 0 (trec_eval's -c). By default they are left out."""
 
     output_folder: str = field(default="score", metadata={"metavar": "DIR"})
     """Where run.trec, queries.parquet and summary.json go."""
