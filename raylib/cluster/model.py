@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raylib.cluster.pool import PoolStage
 from raylib.cluster.session import Workers, start
@@ -13,6 +13,9 @@ from raylib.models.protocol import Encoder, ModelSpec
 from raylib.models.registry import resolve
 from raylib.store.embeddings import Shelf
 
+if TYPE_CHECKING:
+    from raylib.evaluate.exact_mteb import ExactModel
+
 
 class RayModel(StoreModel):
     """An MTEB model: `mteb.evaluate(raylib.RayModel("google/siglip2-base-patch16-256", workers=4), tasks)`.
@@ -21,7 +24,15 @@ class RayModel(StoreModel):
     embedding_dim, adapter, …) go by keyword. workers: actors that hold the model; they start with the first request
     and live until `close`. store: a folder where vectors are kept; a temporary one by default, which goes with this
     object. Joins the Ray cluster at `address` or in RAY_ADDRESS, or starts Ray here.
+
+    exact_mteb=True gives another kind of object (an `ExactModel`): MTEB's own model in the actors and MTEB's own
+    search, bit for bit what MTEB gives; without a store, and with the batch size of `mteb.evaluate`'s encode_kwargs.
     """
+
+    def __new__(cls, model: str | ModelSpec, *, exact_mteb: bool = False, **settings: Any) -> Any:
+        if not exact_mteb:
+            return super().__new__(cls)
+        return _exact(model, **settings)
 
     def __init__(
         self,
@@ -33,8 +44,10 @@ class RayModel(StoreModel):
         batch_size: int = 32,
         store: str | None = None,
         address: str | None = None,
+        exact_mteb: bool = False,
         **options: Any,
     ) -> None:
+        del exact_mteb  # see __new__
         start(address)
         placing = Workers(workers, 1, gpus_per_worker, cpus_per_worker).resolve()
         spec = ModelSpec(model, **options) if isinstance(model, str) else model
@@ -54,3 +67,30 @@ class RayModel(StoreModel):
             stage.close()
         if self._temporary is not None:
             self._temporary.cleanup()
+
+
+def _exact(
+    model: str | ModelSpec,
+    *,
+    workers: int | None = None,
+    gpus_per_worker: float | None = None,
+    cpus_per_worker: int = 1,
+    address: str | None = None,
+    batch_size: int | None = None,
+    store: str | None = None,
+    **options: Any,
+) -> ExactModel:
+    from raylib.cluster.exact_mteb import ray_exact_model
+    from raylib.evaluate.exact_mteb import ExactModel
+
+    if store is not None or batch_size is not None:
+        raise UserError(
+            "exact_mteb=True takes no store, and its batch size from MTEB: "
+            'mteb.evaluate(model, tasks, encode_kwargs={"batch_size": 32})'
+        )
+    start(address)
+    spec = ModelSpec(model, **options) if isinstance(model, str) else model
+    exact = ray_exact_model(spec, Workers(workers, 1, gpus_per_worker, cpus_per_worker))
+    if not isinstance(exact, ExactModel):
+        raise UserError(f"{spec.name} searches by itself and has no calls to spread; give it to mteb.evaluate as it is")
+    return exact
