@@ -28,9 +28,8 @@ def resolve_similarity(
     if len(encoders) > 1:
         raise UserError(f"{' and '.join(encoders.values())} hold vectors of two models; give both sides of one model")
     late = [side for side in sides if side.late]
-    known = next((side.similarity for side in sides if side.similarity is not None), None)
     usual: Similarity = "maxsim" if late else "cosine"
-    found = (known or usual) if asked == "auto" else asked
+    found = (queries.similarity or documents.similarity or usual) if asked == "auto" else asked
     if late and found != "maxsim":
         raise UserError(f"{late[0].path} has several vectors a content, {found} compares one; use --similarity maxsim")
     return found
