@@ -1,0 +1,161 @@
+"""`raylib inspect-run`: from a folder of results to one page."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from raylib import storage
+from raylib.errors import UserError
+from raylib.inspect.choose import (
+    QueryId,
+    distribution,
+    first_relevant,
+    hits_of,
+    in_order,
+    kept,
+    measure_values,
+)
+from raylib.inspect.config import InspectConfig
+from raylib.inspect.draw import Drawer
+from raylib.inspect.page import Summary, render
+from raylib.inspect.results import ModelFolder, choose_model, choose_task, models_with_details, run_settings
+from raylib.inspect.vectors import NoHeatMapError, StoredVectors, open_vectors
+from raylib.inspect.view import Chosen, Drawn
+from raylib.metrics.details import Details, read_details
+
+
+@dataclass(frozen=True)
+class Written:
+    """The page that was made. queries: how many are on it; notes: what is missing from it."""
+
+    path: str
+    n_bytes: int
+    queries: int
+    notes: list[str]
+
+
+def run_inspect(config: InspectConfig) -> int:
+    """The command: writes the page and says where it is."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    import datasets
+
+    datasets.disable_progress_bars()
+    for name in ("mteb", "datasets", "transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    written = inspect_run(config)
+    for note in written.notes:
+        print(note)
+    print(f"wrote {written.path}: {written.queries} queries, {written.n_bytes / 1e6:.1f} MB")
+    return 0
+
+
+def inspect_run(config: InspectConfig) -> Written:
+    """Write the page that `config` asks for.
+
+    Raises UserError for a model, task, split, subset or measure without details, and where the task's data cannot be
+    had. What stands in the way of heat maps only is a note on the page.
+    """
+    from raylib.tasks.retrieval_data import load_retrieval
+    from raylib.tasks.selection import select_tasks
+
+    models = models_with_details(config.results)
+    model = choose_model(models, config.model)
+    task_name = choose_task(model, config.task)
+    details = _read(model, task_name, config)
+    settings = run_settings(config.results, _fingerprint(details), model.name)
+    (task,) = select_tasks(tasks=[task_name], data_root=config.data_root or settings.get("data_root"))
+    measure = config.measure or _default_measure(details.queries, task.metadata.main_score)
+    values = measure_values(details.queries, measure)
+    summary = Summary(
+        model.title, task_name, measure, _part(config), config.order, config.top_k, distribution([*values.values()])
+    )
+    others: dict[QueryId, float] | None = None
+    other_details = None
+    if config.compare_with is not None:
+        other = choose_model(models, config.compare_with, "--compare-with")
+        other_details = _read(other, choose_task(other, task_name), config)
+        others = measure_values(other_details.queries, measure)
+        _compare(summary, other.title, values, others)
+    queries = in_order(values, first_relevant(details.rankings), config.order, others)[: config.queries]
+    chosen = _chosen(queries, values, details.rankings, others, other_details)
+    data = load_retrieval(task)
+    missing = sorted({f"{q.split}/{q.subset}" for q in queries if (q.split, q.subset) not in data})
+    if missing:
+        raise UserError(f"{task_name} has no {', '.join(missing)}, which the details are of; its data has changed")
+    notes, vectors = _vectors(config, details.contents, settings)
+    drawer = Drawer(data, config.top_k, vectors)
+    drawn = drawer.draw(chosen, config.max_bytes)
+    drawn = Drawn(drawn.queries, drawn.pages, [*notes, *drawn.notes])
+    path = config.output or storage.join(config.results, "inspect", f"{_file_name(f'{model.title}_{task_name}')}.html")
+    content = render(summary, drawn).encode()
+    with storage.atomic_write(path) as stream:
+        stream.write(content)
+    return Written(path, len(content), len(drawn.queries), drawn.notes)
+
+
+def _read(model: ModelFolder, task: str, config: InspectConfig) -> Details:
+    """The details of a task, cut to the split and subset that are asked for."""
+    found = read_details(model.tasks[task])
+    rankings, queries = (kept(table, config.split, config.subset) for table in (found.rankings, found.queries))
+    return Details(rankings, queries, found.contents)
+
+
+def _fingerprint(details: Details) -> str:
+    """The encoder's; "" for a model without vectors."""
+    metadata = (details.contents.schema.metadata or {}) if details.contents is not None else {}
+    return metadata.get(b"fingerprint", b"").decode()
+
+
+def _default_measure(queries: pa.Table, main_score: str) -> str:
+    known = [name for name in queries.column_names if "_at_" in name]
+    if not known:
+        raise UserError(f"the details have no measure, only {', '.join(queries.column_names)}")
+    return next((name for name in (main_score, "ndcg_at_10", "ndcg_at_5") if name in known), known[0])
+
+
+def _compare(summary: Summary, title: str, values: Mapping[QueryId, float], others: Mapping[QueryId, float]) -> None:
+    shared = [query for query in values if query in others]
+    if not shared:
+        raise UserError(f"{summary.model} and {title} share no query of {summary.task}")
+    signs = [(values[q] > others[q]) - (values[q] < others[q]) for q in shared]
+    summary.other, summary.other_spread = title, distribution([*others.values()])
+    summary.counts = (signs.count(1), signs.count(0), signs.count(-1))
+    summary.n_alone = len(values) + len(others) - 2 * len(shared)
+
+
+def _chosen(
+    queries: list[QueryId],
+    values: Mapping[QueryId, float],
+    rankings: pa.Table,
+    others: Mapping[QueryId, float] | None,
+    other_details: Details | None,
+) -> list[Chosen]:
+    hits = hits_of(rankings, queries)
+    other_hits = hits_of(other_details.rankings, queries) if other_details is not None else {}
+    return [Chosen(q, values[q], hits[q], (others or {}).get(q), other_hits.get(q, [])) for q in queries]
+
+
+def _vectors(
+    config: InspectConfig, contents: pa.Table | None, settings: dict[str, Any]
+) -> tuple[list[str], StoredVectors | None]:
+    if not config.heat_map:
+        return [], None
+    try:
+        return [], open_vectors(contents, settings, config.results)
+    except NoHeatMapError as error:
+        return [f"No heat maps: {error}."], None
+
+
+def _part(config: InspectConfig) -> str:
+    return " / ".join(part for part in (config.split, config.subset) if part)
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", text)[-150:]
