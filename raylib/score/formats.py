@@ -49,9 +49,7 @@ def read_npz(path: str, role: Role, ids: list[str] | None) -> Vectors:
         found = {name: arrays[name] for name in ("vectors", "ids", "offsets") if name in arrays.files}
         names = arrays.files
     if "vectors" not in found:
-        raise UserError(
-            f"{path} holds the arrays {', '.join(names) or 'none'}; expected vectors, ids and maybe offsets"
-        )
+        raise UserError(f"{path} holds {', '.join(names) or 'no array'}; expected vectors, ids and maybe offsets")
     return _from_arrays(path, role, ids, found["vectors"], found.get("ids"), found.get("offsets"))
 
 
@@ -97,13 +95,9 @@ def _one_per_id(path: str, role: Role, ids: list[str] | None, file: Any) -> Vect
     check_ids(path, role, ids, len(ids))
     shapes = [_dataset(path, file, name).shape for name in ids]
     for name, shape in zip(ids, shapes, strict=True):
-        _check_array(
-            path, np.broadcast_to(np.zeros((), file[name].dtype), shape), (1, 2), "[dim] or [tokens, dim]", name
-        )
+        _check_array(path, _without_values(file[name]), (1, 2), "[dim] or [tokens, dim]", name)
         if shape[-1] != shapes[0][-1]:
-            raise UserError(
-                f"{path}: {name} has {shape[-1]} dimensions, {ids[0]} has {shapes[0][-1]}; expected one dim"
-            )
+            raise UserError(_two_dims(path, name, shape[-1], ids[0], shapes[0][-1]))
     dim, offsets = shapes[0][-1], _offsets([shape[0] if len(shape) == 2 else 1 for shape in shapes])
 
     def read() -> Iterator[Block]:
@@ -148,9 +142,7 @@ def read_parquet(path: str, role: Role, ids: list[str] | None) -> Vectors:
             for batch in pq.ParquetFile(source).iter_batches(batch_size=rows, columns=["vector"]):
                 found = _arrow_vectors(path, ids, first, batch.column(0), late)
                 if found.dim != dim:
-                    raise UserError(
-                        f"{path}: {ids[first]} has {found.dim} dimensions, {ids[0]} {dim}; expected one dim"
-                    )
+                    raise UserError(_two_dims(path, ids[first], found.dim, ids[0], dim))
                 yield np.arange(first, first + len(found)), found
                 first += len(found)
 
