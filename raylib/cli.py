@@ -19,6 +19,7 @@ _JOBS: dict[str, tuple[str, str]] = {
     "evaluate": ("raylib.evaluate.config:EvaluateConfig", "raylib.commands:run_evaluate"),
     "score": ("raylib.score.config:ScoreConfig", "raylib.score.commands:run_score"),
     "compare": ("raylib.score.config:CompareConfig", "raylib.score.commands:run_compare"),
+    "inspect-run": ("raylib.inspect.config:InspectConfig", "raylib.inspect.run:run_inspect"),
     "report": ("raylib.commands:ReportConfig", "raylib.commands:run_report"),
     "list": ("raylib.commands:ListConfig", "raylib.commands:run_list"),
 }

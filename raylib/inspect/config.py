@@ -40,7 +40,7 @@ class InspectConfig:
     queries: int = 50
     """Queries that are shown."""
 
-    order: Literal["worst", "best", "changed"] = "worst"
+    order: Literal["worst", "best", "changed"] = field(default="worst", metadata={"metavar": "worst|best|changed"})
     """Which queries come first: the worst, the best, or those that differ most from --compare-with."""
 
     compare_with: str | None = field(default=None, metadata={"metavar": "MODEL"})
@@ -53,7 +53,7 @@ class InspectConfig:
     """The page to write. <results>/inspect/<model>_<task>.html by default."""
 
     heat_map: bool = True
-    """Show which patches matched which token, for late interaction."""
+    """Draw heat maps of which patches matched which token, for late interaction; --no-heat-map leaves them out."""
 
     max_bytes: int = 15_000_000
     """Most bytes of the page: heat maps, then whole queries, are left out from the end to stay below."""

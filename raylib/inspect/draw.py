@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -147,6 +148,8 @@ class Drawer:
 
 
 def excerpt(text: str) -> str:
+    """The start of a text, without empty lines."""
+    text = re.sub(r"\n\s*\n", "\n", text.strip())
     return text if len(text) <= EXCERPT else text[:EXCERPT].rstrip() + " …"
 
 
@@ -169,4 +172,9 @@ def _frames(found: Match) -> np.ndarray:
 
 def _best(found: Match) -> list[list[Any]]:
     tokens = zip(found.best.tolist(), found.cells, strict=True)
-    return [[round(found.score, 3)], *([round(value, 3), *(cell or ())] for value, cell in tokens)]
+    return [[_short(found.score)], *([_short(value), *(cell or ())] for value, cell in tokens)]
+
+
+def _short(value: float) -> float:
+    """As many digits as are shown, and one."""
+    return float(f"{value:.5g}")

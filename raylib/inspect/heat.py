@@ -83,8 +83,9 @@ def film(frames: np.ndarray, low: np.ndarray, high: np.ndarray) -> bytes:
 
 
 def _ramp() -> tuple[bytes, bytes]:
-    """(RGB of every level, its opacity): clear yellow to red, three quarters opaque, so that the page shows through."""
+    """(RGB of every level, its opacity): clear yellow to red, three quarters opaque, so that the page shows through;
+    the lower half is faint, or a page without a clear match would be covered."""
     shares = np.linspace(0, 1, _LEVELS)
     stops = np.array([_COLD, _WARM, _HOT])
     colours = np.stack([np.interp(shares, (0, 0.5, 1), stops[:, channel]) for channel in range(3)], axis=1)
-    return colours.round().astype(np.uint8).tobytes(), (255 * 0.78 * shares).round().astype(np.uint8).tobytes()
+    return colours.round().astype(np.uint8).tobytes(), (255 * 0.78 * shares**1.6).round().astype(np.uint8).tobytes()

@@ -59,7 +59,7 @@ def format_difference(value: float) -> str:
 
 def format_number(value: float) -> str:
     """A similarity with four digits."""
-    return f"{value:.4g}".replace("-", "−")
+    return f"{value:#.4g}".replace("-", "−")
 
 
 def measure_title(name: str) -> str:
