@@ -1,11 +1,8 @@
 """The one score of a query and a document: the exact inner product, rounded once to float32.
 
 Matrix products round differently with every block shape, thread count and library, so a score would depend on how a
-corpus was cut and on who asked beside whom (measured: 3 positions in 100,000 swap). Here a product of float32 vectors
-is computed in float64, whose error has a bound that holds for every order of summation (Higham, Accuracy and Stability
-of Numerical Algorithms, 2002, section 3.1). Where both ends of that interval round to the same float32, that is the
-score; the few others are summed again without error that matters (TwoSum; Ogita, Rump and Oishi, 2005). The bits are
-therefore the same for every cut of the corpus, every number of queries, every machine.
+corpus was cut and on who asked beside whom (measured: 3 positions in 100,000 swap). Canonical scores have the same bits
+for every cut of the corpus, every number of queries and every machine; `raylib.search.rounding` says how.
 
 Vectors are taken as they are: cosine is the inner product of what `normalise` gives.
 """
@@ -14,11 +11,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from raylib.search.maxsim import QuerySide, for_each_group, maxsim
+from raylib.search.rounding import (
+    UNIT_32,
+    UNIT_64,
+    careful_products,
+    multiply,
+    relative_error,
+    round_once,
+)
 from raylib.types import Embeddings, Similarity
 
-_UNIT_64, _UNIT_32 = 2.0**-53, 2.0**-24
 _PAIRS = 8192
-"""Pairs that are summed again at a time."""
+"""Pairs that are gathered at a time."""
 
 
 def normalise(vectors_ND: np.ndarray) -> np.ndarray:
@@ -34,14 +39,15 @@ def normalise(vectors_ND: np.ndarray) -> np.ndarray:
 def exact_block(queries: Embeddings, documents: Embeddings, similarity: Similarity) -> np.ndarray:
     """[n_queries, n_documents] float32: every query against every document. "cosine" expects normalised vectors."""
     if similarity == "maxsim":
-        columns = [_maxsim_column(queries, tokens) for tokens in documents]
-        return np.stack(columns, axis=1) if columns else np.zeros((len(queries), 0), dtype=np.float32)
+        return maxsim(queries, documents)
     query_QD, document_ND = queries.dense().astype(np.float64), documents.dense().astype(np.float64)
-    product_QN = _product(query_QD, document_ND)
-    bound_QN = _error_64(query_QD, document_ND)
-    scores, unsure = _rounded(product_QN, bound_QN)
+    norms = np.outer(np.linalg.norm(query_QD, axis=1), np.linalg.norm(document_ND, axis=1))
+    bound_QN = relative_error(queries.dim, UNIT_64) * norms
+    scores, unsure = round_once(multiply(query_QD, document_ND), bound_QN)
     at_Q, at_N = np.nonzero(unsure)
-    scores[at_Q, at_N] = _careful(query_QD, document_ND, at_Q, at_N)
+    for first in range(0, len(at_Q), _PAIRS):
+        some_Q, some_N = at_Q[first : first + _PAIRS], at_N[first : first + _PAIRS]
+        scores[some_Q, some_N] = careful_products(query_QD[some_Q], document_ND[some_N])
     return scores
 
 
@@ -49,21 +55,38 @@ def exact_pairs(
     queries: Embeddings, documents: Embeddings, query_P: np.ndarray, document_P: np.ndarray, similarity: Similarity
 ) -> np.ndarray:
     """[n_pairs] float32: score of query query_P[i] and document document_P[i]; the same bits as `exact_block`."""
-    scores = np.empty(len(query_P), dtype=np.float32)
     if similarity == "maxsim":
-        order = np.argsort(document_P, kind="stable")
-        for pairs in np.split(order, np.flatnonzero(np.diff(document_P[order])) + 1):
-            if len(pairs):
-                scores[pairs] = _maxsim_column(queries.take(query_P[pairs]), documents[int(document_P[pairs[0]])])
-        return scores
+        return _maxsim_pairs(queries, documents, query_P, document_P)
+    scores = np.empty(len(query_P), dtype=np.float32)
+    query_QD, document_ND = queries.dense(), documents.dense()
     for first in range(0, len(query_P), _PAIRS):
         pairs = slice(first, first + _PAIRS)
-        left = queries.dense()[query_P[pairs]].astype(np.float64)
-        right = documents.dense()[document_P[pairs]].astype(np.float64)
-        bound = left.shape[1] * 1.01 * _UNIT_64 * np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-        scores[pairs], unsure = _rounded(np.einsum("pd,pd->p", left, right), bound)
+        left = query_QD[query_P[pairs]].astype(np.float64)
+        right = document_ND[document_P[pairs]].astype(np.float64)
+        norms = np.sqrt(np.vecdot(left, left) * np.vecdot(right, right))
+        scores[pairs], unsure = round_once(np.vecdot(left, right), relative_error(queries.dim, UNIT_64) * norms)
         at = np.flatnonzero(unsure)
-        scores[first + at] = _careful(left, right, at, at)
+        scores[first + at] = careful_products(left[at], right[at])
+    return scores
+
+
+def _maxsim_pairs(
+    queries: Embeddings, documents: Embeddings, query_P: np.ndarray, document_P: np.ndarray
+) -> np.ndarray:
+    """Document by document, each against the queries it is paired with."""
+    scores = np.empty(len(query_P), dtype=np.float32)
+    if not len(query_P):
+        return scores
+    side = QuerySide(queries)
+    order = np.argsort(document_P, kind="stable")
+    runs = np.split(order, np.flatnonzero(np.diff(document_P[order])) + 1)
+    asked = documents.take(document_P[[run[0] for run in runs]])
+
+    def score(group: np.ndarray) -> None:
+        for n in group:
+            scores[runs[n]] = side.take(query_P[runs[n]]).score(asked.take([n]))[0]
+
+    for_each_group(score, asked)
     return scores
 
 
@@ -76,55 +99,4 @@ def rounding_bound(queries: Embeddings, longest_token: float, similarity: Simila
     del similarity  # a dense query is one token
     norms = np.linalg.norm(queries.values.astype(np.float64), axis=1)
     totals = np.add.reduceat(norms, queries.offsets[:-1]) if len(queries) else np.zeros(0)
-    return 1.1 * (queries.dim + queries.token_counts + 8) * _UNIT_32 * totals * longest_token
-
-
-def _maxsim_column(queries: Embeddings, document_TD: np.ndarray) -> np.ndarray:
-    """[n_queries] float32: MaxSim of every query with one document. The maxima are canonical inner products; they are
-    summed in float64 and rounded once."""
-    query_TD, document = queries.values.astype(np.float64), document_TD.astype(np.float64)
-    similarities = _product(query_TD, document)
-    best = similarities.max(axis=1)
-    longest = np.linalg.norm(document, axis=1).max()
-    bound = 1.01 * document.shape[1] * _UNIT_64 * np.linalg.norm(query_TD, axis=1) * longest
-    maxima, unsure = _rounded(best, bound)
-    for token in np.flatnonzero(unsure):
-        rivals = np.flatnonzero(similarities[token] >= best[token] - 2 * bound[token])
-        maxima[token] = _careful(query_TD, document, np.full(len(rivals), token), rivals).max()
-    return np.add.reduceat(maxima.astype(np.float64), queries.offsets[:-1]).astype(np.float32)
-
-
-def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """left [n, dim] float64 times right [m, dim] float64, through torch, whose threads are the ones the user set."""
-    import torch
-
-    return torch.mm(torch.from_numpy(left), torch.from_numpy(right).T).numpy()
-
-
-def _error_64(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """[n, m]: the bound on the error of float64 inner products of length dim, for any order of summation."""
-    scale = 1.01 * left.shape[1] * _UNIT_64
-    return scale * np.outer(np.linalg.norm(left, axis=1), np.linalg.norm(right, axis=1))
-
-
-def _rounded(values: np.ndarray, bound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(values as float32, where the error could change them)."""
-    low, high = (values - bound).astype(np.float32), (values + bound).astype(np.float32)
-    return values.astype(np.float32), low != high
-
-
-def _careful(left: np.ndarray, right: np.ndarray, at_left: np.ndarray, at_right: np.ndarray) -> np.ndarray:
-    """[n_pairs] float32: inner products of rows, with a running error term. left, right: float64 holding float32
-    values, whose products are exact in float64."""
-    scores = np.empty(len(at_left), dtype=np.float32)
-    for first in range(0, len(at_left), _PAIRS):
-        pairs = slice(first, first + _PAIRS)
-        products = np.ascontiguousarray((left[at_left[pairs]] * right[at_right[pairs]]).T)
-        total, lost = np.zeros(products.shape[1]), np.zeros(products.shape[1])
-        for term in products:
-            new = total + term
-            part = new - total
-            lost += (total - (new - part)) + (term - part)
-            total = new
-        scores[pairs] = (total + lost).astype(np.float32)
-    return scores
+    return 1.1 * (queries.dim + queries.token_counts + 8) * UNIT_32 * totals * longest_token
