@@ -22,9 +22,9 @@ import ray.data
 import ray.exceptions
 from ray.data import ActorPoolStrategy, DataContext
 
-from raylib.cluster.session import MAX_ATTEMPTS, Workers, started_here, worker_failure
+from raylib.cluster.session import MAX_ATTEMPTS, Workers, portable, started_here, worker_failure
 from raylib.cluster.ship import ShippedSource, ship
-from raylib.errors import RaylibError, StoreError
+from raylib.errors import StoreError
 from raylib.evaluate.contents import Source
 from raylib.evaluate.encode import EncodeReport, Prepared, Progress, prepare, run_forward
 from raylib.evaluate.plan import MicroBatch
@@ -135,7 +135,7 @@ class _Prepare:
             try:
                 prepared = prepare(encoder, pickle.loads(payload), self.sources)
             except Exception as error:
-                prepared = _portable(error)
+                prepared = portable(error)
             yield _one_row(prepared)
 
 
@@ -154,7 +154,7 @@ class _Forward:
         try:
             self._load(marker, threads)
         except Exception as error:
-            self.failure = _portable(error)
+            self.failure = portable(error)
 
     def _load(self, marker: str | None, threads: int) -> None:
         import torch
@@ -175,7 +175,7 @@ class _Forward:
             try:
                 self._encode(table, report)
             except Exception as error:
-                failure = _portable(error)
+                failure = portable(error)
         report.cpu_seconds = time.process_time() - cpu
         return _one_row({"report": report, "started": started, "failure": failure})
 
@@ -199,17 +199,6 @@ class _Forward:
         finally:
             if vectors:
                 self.shelf.write(keys, Embeddings.concatenate(vectors))
-
-
-def _portable(error: Exception) -> Exception:
-    """`error` if it survives the way to the driver, else one that says the same; its trace is in the worker's log."""
-    if not isinstance(error, RaylibError):
-        logging.getLogger(__name__).error("the encode stage failed", exc_info=error)
-    try:
-        copy = pickle.loads(pickle.dumps(error))
-    except Exception:
-        copy = None
-    return error if type(copy) is type(error) else RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def _one_row(value: Any) -> pa.Table:

@@ -1,4 +1,5 @@
-"""`raylib evaluate` on a Ray cluster: one Ray Data execution per model, long-lived actors for requests in between."""
+"""`raylib evaluate` on a Ray cluster: one Ray Data execution per model, long-lived actors for requests in between,
+tasks scored side by side."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import ray
 
 from raylib.cluster.encode import RayDataStage, quiet_ray_data
 from raylib.cluster.pool import PoolStage
+from raylib.cluster.score import ScoreWorkers
 from raylib.cluster.session import Workers
 from raylib.evaluate.config import EvaluateConfig
 from raylib.evaluate.encode import Progress
@@ -32,6 +34,9 @@ class RayBackend:
 
     def request_stage(self) -> EncodeStage:
         return PoolStage(self.workers)
+
+    def score_stage(self) -> ScoreWorkers:
+        return ScoreWorkers(self.workers)
 
     def parallel_models(self) -> int:
         """As many as the cluster holds whole groups of workers."""

@@ -1,12 +1,19 @@
 """Long-lived encode actors for many small requests: `RayModel.encode` is called dozens of times per task, and a fresh
-actor pool per call, which Ray Data would start, costs ten seconds each time."""
+actor pool per call, which Ray Data would start, costs ten seconds each time.
+
+Several threads may ask one `PoolStage` at a time, and several processes through a `SharedPool`: whoever asks, batches
+go to the actors from one place, which therefore knows over which of them an actor died.
+"""
 
 from __future__ import annotations
 
 import logging
+import queue
+import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -25,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 _IN_FLIGHT = 2
 _PATIENCE_SECONDS = 60
+_CPU_SHARE = 0.5
+"""Of the CPUs of a cluster without GPUs: these actors live on between requests, and what else runs needs room then."""
 
 
 class _PoolWorker:
@@ -41,16 +50,30 @@ class _PoolWorker:
     def ready(self) -> None:
         """Answers once the weights are loaded, also again after a restart."""
 
-    def encode(self, batch: MicroBatch, sources: list[ShippedSource]) -> Encoded:
-        return run_forward(self.encoder, prepare(self.encoder, batch, sources))
+    def encode(self, batch: MicroBatch, sources: list[ShippedSource]) -> tuple[Encoded, float]:
+        """The vectors, and the CPU seconds they took."""
+        cpu = time.process_time()
+        encoded = run_forward(self.encoder, prepare(self.encoder, batch, sources))
+        return encoded, time.process_time() - cpu
 
 
-@dataclass
+@dataclass(eq=False)
+class _Request:
+    """What one caller asked for. results: what came of its batches, in any order."""
+
+    todo: deque[_Call]
+    sources: list[ShippedSource]
+    shipped: Any
+    results: queue.SimpleQueue[tuple[Encoded, float] | Exception] = field(default_factory=queue.SimpleQueue)
+
+
+@dataclass(eq=False)
 class _Call:
     """A batch on its way. deaths: of workers that were at it. settled: its actor died, and that is counted already, to
     this batch or to the one it waited behind."""
 
     batch: MicroBatch
+    request: _Request
     actor: Any = None
     deaths: int = 0
     settled: bool = False
@@ -60,123 +83,211 @@ class PoolStage:
     """An `EncodeStage` over actors that live as long as it does; they start at the first request.
 
     An actor that dies is started again by Ray and what it held is sent again. A batch over which workers die
-    `MAX_ATTEMPTS` times is named in a ModelError. Results are written by this process, in any order.
+    `MAX_ATTEMPTS` times is named in a ModelError. Results are written by the caller, in any order.
     """
 
     def __init__(self, workers: Workers, progress: Progress = lambda n: None) -> None:
         self._wanted, self._progress = workers, progress
-        self._actors: list[Any] = []
-        self._fingerprint: str | None = None
+        self._pool: _Pool | None = None
+        self._lock = threading.Lock()
 
     def __call__(
         self, encoder: Encoder, batches: Sequence[MicroBatch], sources: Sequence[Source], shelf: Shelf
     ) -> EncodeReport:
+        return self.encode(encoder, batches, ship(sources), shelf)
+
+    def encode(
+        self, encoder: Encoder, batches: Sequence[MicroBatch], sources: list[ShippedSource], shelf: Shelf
+    ) -> EncodeReport:
+        """Encode `batches` and store them. Raises what the model raised, and ModelError where workers died."""
         report = EncodeReport()
         start = time.perf_counter()
-        self._start(encoder)
-        report.startup_seconds = time.perf_counter() - start
-        start = time.perf_counter()
         buffer = WriteBuffer(shelf)
-        shipped = ray.put(ship(sources))
+        pool = self._pool_of(encoder)
         try:
-            for encoded in self._run(encoder, batches, sources, shipped):
+            pool.wait_until_ready()
+            report.startup_seconds = time.perf_counter() - start
+            for encoded, cpu in pool.run(batches, sources):
                 buffer.add(encoded)
-                report.add(EncodeReport(len(encoded.keys), encoded.bad, encoded.notes))
+                report.add(EncodeReport(len(encoded.keys), encoded.bad, encoded.notes, cpu_seconds=cpu))
                 self._progress(len(encoded.keys) + len(encoded.bad))
         except ray.exceptions.RayError as error:
             raise worker_failure(error, encoder.spec.name) from error
         finally:
             buffer.flush()
-        report.seconds = time.perf_counter() - start
+        report.seconds = time.perf_counter() - start - report.startup_seconds
         return report
 
-    def _start(self, encoder: Encoder) -> None:
-        """Actors of `encoder`; those of another one are given up first."""
-        if self._actors and self._fingerprint == encoder.fingerprint:
-            return
-        self.close()
-        workers = self._wanted.resolve()
-        assert workers.count is not None
-        options: dict[str, Any] = {"max_restarts": -1, "num_gpus": workers.gpus or None}
-        options["num_cpus"] = (
-            workers.cpus if workers.gpus else min(1.0, ray.cluster_resources().get("CPU", 1.0) / workers.count)
-        )
-        actor = ray.remote(_PoolWorker).options(**options)
-        self._actors = [actor.remote(encoder, workers.cpus) for _ in range(workers.count)]
-        self._fingerprint = encoder.fingerprint
-        try:
-            ready = [actor.ready.remote() for actor in self._actors]
-            _, late = ray.wait(ready, num_returns=len(ready), timeout=_PATIENCE_SECONDS)
-            if late:
-                logger.warning(
-                    "%s: %d of %d workers have not started after %d s; the cluster may have no room (it has %s free). "
-                    "Another RayModel holds its workers until its close().",
-                    encoder.spec.name,
-                    len(late),
-                    len(ready),
-                    _PATIENCE_SECONDS,
-                    ray.available_resources(),
-                )
-            ray.get(ready)
-        except ray.exceptions.RayError as error:
-            self.close()
-            raise worker_failure(error, encoder.spec.name) from error
-
-    def _run(
-        self, encoder: Encoder, batches: Sequence[MicroBatch], sources: Sequence[Source], shipped: ray.ObjectRef
-    ) -> Iterator[Encoded]:
-        """Results as they come; every actor is kept `_IN_FLIGHT` batches ahead."""
-        todo = [_Call(batch) for batch in reversed(batches)]
-        running: dict[ray.ObjectRef, _Call] = {}
-        restarting: dict[ray.ObjectRef, Any] = {}
-        idle = [actor for actor in self._actors for _ in range(_IN_FLIGHT)]
-        while todo or running:
-            while todo and idle:
-                call = todo.pop()
-                call.actor, call.settled = idle.pop(0), False
-                running[call.actor.encode.remote(call.batch, shipped)] = call
-            (done,), _ = ray.wait([*running, *restarting], num_returns=1)
-            if done in restarting:
-                ray.get(done)
-                idle.append(restarting.pop(done))
-                continue
-            call = running[done]
-            try:
-                encoded = ray.get(done)
-            except ray.exceptions.RayActorError as error:
-                _blame(call, running)
-                if call.deaths >= MAX_ATTEMPTS:
-                    raise ModelError(_fatal_batch(encoder.spec.name, call, sources)) from error
-                del running[done]
-                todo.append(call)
-                # What is sent to an actor that restarts fails at once: its place is free when it answers again.
-                restarting[call.actor.ready.remote()] = call.actor
-            else:
-                del running[done]
-                idle.append(call.actor)
-                yield encoded
+    def _pool_of(self, encoder: Encoder) -> _Pool:
+        """Actors of `encoder`; those of another one, and those that could not load it, are given up first."""
+        with self._lock:
+            pool = self._pool
+            if pool is None or pool.failure is not None or pool.fingerprint != encoder.fingerprint:
+                self._close()
+                pool = self._pool = _Pool(encoder, self._wanted.resolve())
+            return pool
 
     def close(self) -> None:
         """Give the actors up."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._pool is not None:
+            self._pool.close()
+        self._pool = None
+
+
+class _Pool:
+    """The actors of one encoder, and the one thread that sends them batches while there are any.
+
+    All that happens reaches that thread as an event, a function to call. Between requests there is no thread, so that
+    a stage which nobody holds any more takes its actors with it.
+    """
+
+    def __init__(self, encoder: Encoder, workers: Workers) -> None:
+        assert workers.count is not None
+        self.fingerprint, self.model = encoder.fingerprint, encoder.spec.name
+        self.failure: Exception | None = None
+        self._requests: deque[_Request] = deque()
+        self._running: dict[_Call, None] = {}
+        self._idle: list[Any] = []
+        self._events: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._some_ready = threading.Event()
+        options: dict[str, Any] = {"max_restarts": -1, "num_gpus": workers.gpus or None, "num_cpus": workers.cpus}
+        if not workers.gpus:
+            options["num_cpus"] = _CPU_SHARE * min(1.0, ray.cluster_resources().get("CPU", 1.0) / workers.count)
+        actor = ray.remote(_PoolWorker).options(**options)
+        self._actors: list[Any] = [actor.remote(encoder, workers.cpus) for _ in range(workers.count)]
+        for actor in self._actors:
+            self._expect(actor, places=_IN_FLIGHT)
+
+    def wait_until_ready(self) -> None:
+        """Until one actor has loaded the weights: the others join it. Raises what went wrong with the first."""
+        if not self._some_ready.wait(_PATIENCE_SECONDS):
+            logger.warning(
+                "%s: none of %d workers has started after %d s; the cluster may have no room (it has %s free). "
+                "Another RayModel holds its workers until its close().",
+                self.model,
+                len(self._actors),
+                _PATIENCE_SECONDS,
+                ray.available_resources(),
+            )
+            self._some_ready.wait()
+        if self.failure is not None:
+            raise self.failure
+
+    def run(self, batches: Sequence[MicroBatch], sources: list[ShippedSource]) -> Iterator[tuple[Encoded, float]]:
+        """(encoded, CPU seconds) of each batch as they come. Raises the first failure; the rest is then left out."""
+        request = _Request(deque(), sources, ray.put(sources))
+        request.todo.extend(_Call(batch, request) for batch in batches)
+        self._happen(lambda: self._requests.append(request), serve=True)
+        try:
+            for _ in batches:
+                result = request.results.get()
+                if isinstance(result, Exception):
+                    raise result
+                yield result
+        finally:
+            self._happen(lambda: self._drop(request))
+
+    def close(self) -> None:
+        """Give the actors up; what is asked of them still fails."""
+        self.failure = self.failure or ModelError(f"{self.model}: its workers were given up")
         for actor in self._actors:
             ray.kill(actor)
-        self._actors = []
+        self._happen(self._fail)
+
+    # What follows is called by the thread alone, but for _happen and _expect.
+
+    def _happen(self, event: Callable[[], Any], serve: bool = False) -> None:
+        """Put an event before the thread, which is started for a request if it does not run."""
+        with self._lock:
+            self._events.put(event)
+            if serve and self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="encode pool", daemon=True)
+                self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            with self._lock:
+                if not self._requests and not self._running and self._events.empty():
+                    self._thread = None
+                    return
+            self._events.get()()
+            self._send()
+
+    def _send(self) -> None:
+        """Keep every actor `_IN_FLIGHT` batches ahead; requests take turns."""
+        while (
+            self.failure is None
+            and self._idle
+            and (request := next((r for r in self._requests if r.todo), None)) is not None
+        ):
+            self._requests.remove(request)
+            self._requests.append(request)
+            call = request.todo.popleft()
+            call.actor, call.settled = self._idle.pop(0), False
+            self._running[call] = None
+            done = call.actor.encode.remote(call.batch, request.shipped).future()
+            done.add_done_callback(lambda future, call=call: self._happen(lambda: self._done(call, future)))
+
+    def _expect(self, actor: Any, places: int = 1) -> None:
+        """Give `actor` that many places once it answers."""
+
+        def answered(future: Any) -> None:
+            self.failure = self.failure or future.exception()
+            self._happen(self._fail if self.failure is not None else lambda: self._idle.extend([actor] * places))
+            self._some_ready.set()
+
+        actor.ready.remote().future().add_done_callback(answered)
+
+    def _done(self, call: _Call, future: Any) -> None:
+        error = future.exception()
+        if isinstance(error, ray.exceptions.RayActorError) and self.failure is None:
+            self._blame(call)
+            del self._running[call]
+            # What is sent to an actor that restarts fails at once: its place is free when it answers again.
+            self._expect(call.actor)
+            if call.deaths < MAX_ATTEMPTS:
+                call.request.todo.append(call)
+            else:
+                call.request.results.put(ModelError(_fatal_batch(self.model, call)))
+        else:
+            del self._running[call]
+            self._idle.append(call.actor)
+            call.request.results.put(error or future.result())
+
+    def _blame(self, call: _Call) -> None:
+        """`call` failed with its actor. An actor takes its batches in the order in which they were sent: it died over
+        the first of those it still had, whoever asked for it, and the others only waited."""
+        if call.settled:
+            return
+        held = [other for other in self._running if other.actor is call.actor]
+        held[0].deaths += 1
+        for other in held:
+            other.settled = True
+
+    def _drop(self, request: _Request) -> None:
+        request.todo.clear()
+        if request in self._requests:
+            self._requests.remove(request)
+
+    def _fail(self) -> None:
+        """Tell everyone who waits."""
+        assert self.failure is not None
+        self._some_ready.set()
+        for request in self._requests:
+            request.todo.clear()
+            request.results.put(self.failure)
 
 
-def _blame(call: _Call, running: dict[ray.ObjectRef, _Call]) -> None:
-    """`call` failed with its actor. An actor takes its batches in the order in which they were sent: it died over the
-    first of those it still had, and the others only waited."""
-    if call.settled:
-        return
-    held = [other for other in running.values() if other.actor is call.actor]
-    held[0].deaths += 1
-    for other in held:
-        other.settled = True
-
-
-def _fatal_batch(model: str, call: _Call, sources: Sequence[Source]) -> str:
+def _fatal_batch(model: str, call: _Call) -> str:
     at, row = call.batch.rows[0]
+    source = call.request.sources[at]
     return (
         f"{model}: the worker process died {call.deaths} times over one batch of {len(call.batch)} contents, the first "
-        f"being {sources[at].name} {sources[at].id_of(row)}. Too little memory? Try a smaller --batch-size."
+        f"being {source.name} {source.id_of(row)}. Too little memory? Try a smaller --batch-size."
     )

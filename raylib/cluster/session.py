@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from raylib.errors import ModelError, UserError
+from raylib.errors import ModelError, RaylibError, UserError
 
 # `uv run` would otherwise start every worker from a snapshot of the working directory with an environment of its own.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
@@ -122,6 +123,24 @@ def started_here() -> bool:
     """Whether this process started the cluster. It is then this one machine and cannot grow: every worker sees the
     files that this process sees. On any other cluster contents travel through Ray's object store."""
     return _started_here and ray.is_initialized()
+
+
+def take_for_started_here(here: bool) -> None:
+    """Tell a worker process what `started_here` is where the job runs: they see the same files, or they do not."""
+    global _started_here
+    _started_here = here
+
+
+def portable(error: Exception) -> Exception:
+    """`error` if it survives the way to another process, else one that says the same; its trace is in the worker's
+    log."""
+    if not isinstance(error, RaylibError):
+        logging.getLogger(__name__).error("a worker failed", exc_info=error)
+    try:
+        copy = pickle.loads(pickle.dumps(error))
+    except Exception:
+        copy = None
+    return error if type(copy) is type(error) else RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def worker_failure(error: ray.exceptions.RayError, model: str) -> Exception:

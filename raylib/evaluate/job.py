@@ -1,15 +1,16 @@
 """The evaluate job: plan → encode what is missing → search and score → report. Where it runs is the backend's affair.
 
 One failing model or task never takes the others down: it is reported with its reason, in its run summary and in the
-exit status. Encoding of the next models overlaps with scoring of the finished ones; scoring is MTEB's and stays in
-this thread, as does every write of a result.
+exit status. Encoding of the next models overlaps with scoring of the finished ones. Scoring is MTEB's, task by task,
+wherever the backend has it done; every write of a result stays in this thread.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,6 +23,7 @@ from raylib.evaluate.model_run import ModelRun, naming
 from raylib.evaluate.plan import MicroBatch
 from raylib.evaluate.progress import Reporter
 from raylib.evaluate.results import RunSummary
+from raylib.evaluate.score_task import Scored, Scorer, ScoreUnit
 from raylib.evaluate.task_data import LoadedTask, load_task
 from raylib.models.protocol import Encoder, ModelSpec
 from raylib.store.embeddings import Shelf
@@ -33,8 +35,46 @@ if TYPE_CHECKING:
     from raylib.models.bridge import SearchModel
 
 
+class ScoreStage(Protocol):
+    """Where tasks are scored."""
+
+    def submit(self, unit: ScoreUnit, *, alone: bool) -> Future[Scored]:
+        """Score a task, now or later. alone: nothing else of its model is to be scored."""
+        ...
+
+    def release(self, fingerprint: str) -> None:
+        """A model is no longer needed."""
+        ...
+
+    def close(self) -> None:
+        """Give up what still runs."""
+        ...
+
+
+class ScoreHere:
+    """This process: a task is scored when it is submitted."""
+
+    def __init__(self) -> None:
+        self._scorer = Scorer()
+
+    def submit(self, unit: ScoreUnit, *, alone: bool) -> Future[Scored]:
+        del alone
+        future: Future[Scored] = Future()
+        try:
+            future.set_result(self._scorer(unit))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def release(self, fingerprint: str) -> None:
+        del fingerprint
+
+    def close(self) -> None:
+        pass
+
+
 class Backend(Protocol):
-    """Where contents are encoded."""
+    """Where contents are encoded, and tasks scored."""
 
     def plan_stage(self, progress: Progress) -> EncodeStage:
         """For the one big execution per model."""
@@ -42,6 +82,10 @@ class Backend(Protocol):
 
     def request_stage(self) -> EncodeStage:
         """For what tasks ask for while they are scored: many small requests."""
+        ...
+
+    def score_stage(self) -> ScoreStage:
+        """For the whole job."""
         ...
 
     def parallel_models(self) -> int:
@@ -66,6 +110,9 @@ class LocalBackend:
 
     def request_stage(self) -> EncodeStage:
         return encode_locally
+
+    def score_stage(self) -> ScoreStage:
+        return ScoreHere()
 
     def parallel_models(self) -> int:
         return 1
@@ -96,6 +143,7 @@ class EvaluateJob:
         self.tasks: list[LoadedTask] = []
         self.load_failures: dict[str, str] = {}
         self.unmade: list[RunSummary] = []
+        self._n_encoded = 0
 
     def prepare(self, tasks: Sequence[AbsTask]) -> list[ModelRun]:
         """Resolve every model and load every task. Raises UserError for a name or an option that cannot be right, and
@@ -139,29 +187,69 @@ class EvaluateJob:
         """Encode and score every model; writes results and summaries."""
         for summary in self.unmade:
             summary.write(self.config.output_folder)
-        side_by_side = self.config.parallel_models or self.backend.parallel_models()
+        side_by_side = max(1, self.config.parallel_models or self.backend.parallel_models())
         waiting = deque(runs)
-        running: dict[Future[None], ModelRun] = {}
-        with ThreadPoolExecutor(max(1, side_by_side), thread_name_prefix="encode") as pool:
-            while waiting or running:
-                while waiting and len(running) < side_by_side:
+        encoding: dict[Future[Any], ModelRun] = {}
+        scoring: dict[Future[Any], tuple[ModelRun, ScoreUnit]] = {}
+        with self._stages(runs) as (pool, scorer):
+            while waiting or encoding or scoring:
+                while waiting and len(encoding) < side_by_side:
                     run = waiting.popleft()
                     if run.plan(self.tasks):
-                        running[pool.submit(run.encode, self.backend.plan_stage)] = run
+                        encoding[pool.submit(run.encode, self.backend.plan_stage)] = run
                     else:
-                        self._finish(run)
-                if running:
-                    for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        run = running.pop(future)
-                        if run.encoded(future):
-                            run.score(self.tasks)
-                        self._finish(run)
+                        self._finish(run, scorer)
+                for future in wait([*encoding, *scoring], return_when=FIRST_COMPLETED).done:
+                    if future in scoring:
+                        run, unit = scoring.pop(future)
+                        if run.take(unit, future):
+                            self._finish(run, scorer)
+                    else:
+                        scoring |= self._score(encoding.pop(future), future, scorer)
         results = {run.spec.name: run.task_results for run in runs}
         return Outcome([*self.unmade, *(run.summary for run in runs)], results, self.load_failures)
 
-    def _finish(self, run: ModelRun) -> None:
-        if run.store_model is not None:
-            self.backend.release(run.store_model.stage)
+    @contextmanager
+    def _stages(self, runs: Sequence[ModelRun]) -> Iterator[tuple[ThreadPoolExecutor, ScoreStage]]:
+        """The threads that encode stages run in, and the score stage. Both end when the block is left, however that
+        happens: an interrupted encode stage stops after the batch it is at."""
+        scorer = self.backend.score_stage()
+        side_by_side = max(1, self.config.parallel_models or self.backend.parallel_models())
+        try:
+            with ThreadPoolExecutor(side_by_side, thread_name_prefix="encode") as pool:
+                try:
+                    yield pool, scorer
+                except BaseException:
+                    for run in runs:
+                        run.stopping = True
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise
+        finally:
+            scorer.close()
+            for run in runs:
+                run.close(self.backend.release)
+
+    def _score(
+        self, run: ModelRun, encoded: Future[None], scorer: ScoreStage
+    ) -> dict[Future[Scored], tuple[ModelRun, ScoreUnit]]:
+        """Hand out the tasks of a model whose contents are encoded. What is scored at once is written at once."""
+        units = run.units(self.tasks) if run.encoded(encoded) else []
+        running = {}
+        self._n_encoded += 1
+        for unit in units:
+            unit.place = (self._n_encoded, -unit.task.cost)
+            future = scorer.submit(unit, alone=len(units) == 1)
+            if future.done():
+                run.take(unit, future)
+            else:
+                running[future] = (run, unit)
+        if not running:
+            self._finish(run, scorer)
+        return running
+
+    def _finish(self, run: ModelRun, scorer: ScoreStage) -> None:
+        run.close(self.backend.release)
+        scorer.release(run.summary.fingerprint)
         run.finish()
 
     def dry_run(self, runs: Sequence[ModelRun]) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,11 @@ from raylib.evaluate.encode import Progress
 from raylib.evaluate.meta import model_meta
 from raylib.evaluate.model import EncodeStage, StoreModel, SubsetKeys
 from raylib.evaluate.plan import Plan
-from raylib.evaluate.progress import Reporter
-from raylib.evaluate.results import RunSummary, result_folder, save_task_result, stored_result, task_entry
+from raylib.evaluate.progress import Reporter, quality_line
+from raylib.evaluate.results import RunSummary, result_folder, task_entry
+from raylib.evaluate.score_task import Scored, ScoreUnit
 from raylib.evaluate.task_data import LoadedTask
+from raylib.evaluate.task_results import TaskResults
 from raylib.models.protocol import Encoder
 from raylib.store.embeddings import Shelf
 
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
 
 
 class ModelRun:
-    """See the module. Steps: `plan`, `encode` (in any thread), `encoded`, `score`, `finish`. A step that fails says so
-    in the summary and gives False; the steps after it are then left out, but for `finish`."""
+    """See the module. Steps: `plan`, `encode` (in any thread), `encoded`, `units`, `take` for each of them, `finish`. A
+    step that fails says so in the summary and gives False; the steps after it are then left out, but for `finish`."""
 
     def __init__(
         self, model: Encoder | SearchModel, config: EvaluateConfig, request_stage: EncodeStage, reporter: Reporter
@@ -43,6 +45,9 @@ class ModelRun:
         self._plan: Plan | None = None
         self._planned: dict[str, SubsetKeys] = {}
         self._timings: dict[str, float] = {}
+        self._waiting = 0
+        self._score_start = 0.0
+        self.stopping = False
 
     @property
     def untrained(self) -> bool:
@@ -53,27 +58,31 @@ class ModelRun:
         start = time.perf_counter()
         try:
             self.summary.fingerprint = self.model.fingerprint
-            experiment = self.config.experiment()
-            self.meta = model_meta(self.model, experiment)
+            self.meta = model_meta(self.model, self.config.experiment())
             self.summary.variant = self.meta.experiment_name or ""
             self._skip_what_it_cannot_read(tasks)
             if isinstance(self.model, Encoder):
                 self._plan = Plan(self.model)
                 for loaded in self._tasks(tasks):
                     self._planned[loaded.name] = loaded.plan(self._plan)
-                self.store_model = StoreModel(
-                    self.model,
-                    Shelf(self.config.store_folder, self.model.fingerprint),
-                    self._request_stage,
-                    batch_size=self.config.batch_size,
-                    planned={where: side for sides in self._planned.values() for where, side in sides.items()},
-                    allow_bad=self.config.allow_errors > 0,
-                    experiment=experiment,
-                )
+                self._shelf = Shelf(self.config.store_folder, self.model.fingerprint)
+                self.store_model = self._store_model({})
         except Exception as error:
             return self._failed(error)
         self._timings["plan"] = time.perf_counter() - start
         return True
+
+    def _store_model(self, planned: SubsetKeys) -> StoreModel:
+        assert isinstance(self.model, Encoder)
+        return StoreModel(
+            self.model,
+            self._shelf,
+            self._request_stage,
+            batch_size=self.config.batch_size,
+            planned=planned,
+            allow_bad=self.config.allow_errors > 0,
+            experiment=self.config.experiment(),
+        )
 
     def _skip_what_it_cannot_read(self, tasks: Sequence[LoadedTask]) -> None:
         for loaded in tasks:
@@ -108,11 +117,21 @@ class ModelRun:
         note = f", {stored} of {distinct} are in the store" if stored else ""
         self.reporter.say(f"{self.spec.name}: encoding {distinct - stored} contents{note}")
         with self.reporter.stage(f"encode {self.spec.name}", distinct - stored) as progress:
-            self.store_model.stage = stage_with(progress)
+            self.store_model.stage = stage_with(self._until_stopped(progress))
             try:
                 self.store_model.encode_missing(self._plan)
             finally:
                 self.store_model.stage = self._request_stage
+
+    def _until_stopped(self, progress: Progress) -> Progress:
+        """`progress`, which also ends the encode stage after `stopping` is set: no other thread can interrupt it."""
+
+        def advance(n: int) -> None:
+            progress(n)
+            if self.stopping:
+                raise ModelError(f"{self.spec.name}: interrupted")
+
+        return advance
 
     def encoded(self, future: Future[None]) -> bool:
         """Take the outcome of `encode`: report its notes and the contents that could not be encoded."""
@@ -159,65 +178,75 @@ class ModelRun:
         else:
             storage.remove(path)
 
-    def score(self, tasks: Sequence[LoadedTask]) -> None:
-        """Run MTEB over every task this model can do, but for those whose result is known already."""
-        start = time.perf_counter()
-        try:
-            model = self.store_model if isinstance(self.model, Encoder) else self.model.load()
-        except Exception as error:
-            self._failed(error)
-            return
+    def units(self, tasks: Sequence[LoadedTask]) -> list[ScoreUnit]:
+        """What must be scored of what this model can do, the longest task first; known results are taken at once."""
+        self._score_start = time.perf_counter()
+        units = []
         for loaded in self._tasks(tasks):
             try:
-                self._score_task(model, loaded)
+                if not self._take_known(loaded):
+                    units.append(self._unit(loaded))
             except Exception as error:
-                text = str(error) if isinstance(error, RaylibError) else f"{type(error).__name__}: {error}"
-                self.summary.tasks_failed.append({"task_name": loaded.name, "error": text})
-                self.reporter.warn(f"✗ {self.spec.name}  {loaded.name}: {text}")
-        self._timings["score"] = time.perf_counter() - start
+                self._task_failed(loaded, error)
+        self._waiting = len(units)
+        return sorted(units, key=lambda unit: -unit.task.cost)
 
-    def _score_task(self, model: Any, loaded: LoadedTask) -> None:
-        start = time.perf_counter()
-        planned = self._planned.get(loaded.name)
-        digest = loaded.digest(self.model.fingerprint, planned) if planned else ""
+    def _unit(self, loaded: LoadedTask) -> ScoreUnit:
+        model: Any = self.model
+        if self.store_model is not None:
+            model = self._store_model(self._planned[loaded.name])
+            model.bad, model.allow_bad = dict(self.store_model.bad), self.store_model.allow_bad
+        return ScoreUnit(model, loaded, self.config.batch_size, self.config.keep_rankings)
+
+    def _take_known(self, loaded: LoadedTask) -> bool:
+        known = None if self.config.overwrite else self._results.known(loaded)
+        if known is None:
+            return False
+        self._report(loaded, *known, "known")
+        return True
+
+    def take(self, unit: ScoreUnit, future: Future[Scored]) -> bool:
+        """Write and report what came of a unit. True when it was the last of this model."""
+        try:
+            scored = future.result()
+            self._save(unit.task, scored)
+        except Exception as error:
+            self._task_failed(unit.task, error)
+        self._waiting -= 1
+        self._timings["score"] = time.perf_counter() - self._score_start
+        return self._waiting == 0
+
+    def _save(self, loaded: LoadedTask, scored: Scored) -> None:
+        for note in scored.report.notes:
+            self.reporter.warn(note)
+        self._timings["score_cpu"] = self._timings.get("score_cpu", 0.0) + scored.cpu_seconds
+        quality = self._results.save(loaded, scored)
+        self._report(loaded, scored.result, quality, f"{scored.seconds:.1f} s")
+
+    @property
+    def _results(self) -> TaskResults:
         complete = self.store_model is None or not self.store_model.bad
-        result = None
-        if digest and complete and not self.config.overwrite:
-            result = stored_result(self.config.output_folder, self.meta, loaded.name, digest)
-        took = "known"
-        if result is None:
-            result = self._run_mteb(model, loaded, digest if complete else "")
-            took = f"{time.perf_counter() - start:.1f} s"
+        return TaskResults(self.config, self.model, self.meta, self._planned, complete, self.untrained)
+
+    def _report(self, loaded: LoadedTask, result: TaskResult, quality: Mapping[str, Any], took: str) -> None:
         self.task_results.append(result)
         self.summary.task_results.append(task_entry(result))
         self.summary.official = self.summary.official and loaded.official
+        if quality:
+            self.summary.search[loaded.name] = quality
         metric = loaded.task.metadata.main_score
-        self.reporter.say(f"✓ {self.spec.name}  {loaded.name}  {metric} {result.get_score():.4f}  ({took})")
+        told = f"{metric} {result.get_score():.4f}  ({took}{quality_line(quality)})"
+        self.reporter.say(f"✓ {self.spec.name}  {loaded.name}  {told}")
 
-    def _run_mteb(self, model: Any, loaded: LoadedTask, digest: str) -> TaskResult:
-        import mteb
+    def _task_failed(self, loaded: LoadedTask, error: Exception) -> None:
+        text = str(error) if isinstance(error, RaylibError) else f"{type(error).__name__}: {error}"
+        self.summary.tasks_failed.append({"task_name": loaded.name, "error": text})
+        self.reporter.warn(f"✗ {self.spec.name}  {loaded.name}: {text}")
 
-        settings: Any = {"batch_size": self.config.batch_size, "show_progress_bar": False}
-        (result,) = mteb.evaluate(
-            model,
-            loaded.task,
-            cache=None,
-            co2_tracker=False,
-            encode_kwargs=settings.copy(),
-            show_progress_bar=False,
-        ).task_results
-        save_task_result(
-            self.config.output_folder,
-            result,
-            self.meta,
-            official=loaded.official,
-            digest=digest,
-            fingerprint=self.model.fingerprint,
-            untrained=self.untrained,
-            partial=bool(self.config.languages or self.config.splits),
-            encode_kwargs=settings,
-        )
-        return result
+    def close(self, release: Callable[[EncodeStage], None]) -> None:
+        """Give back what requests in this process were answered with."""
+        if self.store_model is not None:
+            release(self._request_stage)
 
     def finish(self) -> None:
         """Write the run summary."""

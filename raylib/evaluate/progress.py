@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from raylib.evaluate.encode import Progress
 
@@ -106,6 +106,17 @@ def progress_line(title: str, done: int, total: int, rate: float | None) -> str:
         if done < total:
             line += f"  {_clock((total - done) / rate)} left"
     return line
+
+
+def quality_line(quality: Mapping[str, Mapping[str, Any]]) -> str:
+    """What an approximate search says of itself, after a score: "; recall_at_100 0.987"; the worst of the subsets. ""
+    for an exact search."""
+    numbers: dict[str, list[float]] = {}
+    for found in quality.values():
+        for name, value in found.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                numbers.setdefault(name, []).append(value)
+    return "".join(f"; {name} {min(values):.4g}" for name, values in numbers.items())
 
 
 def _clock(seconds: float) -> str:

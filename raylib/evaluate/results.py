@@ -48,7 +48,8 @@ class ResultRecord:
 
     digest: what decides the scores (encoder, data, splits, search), as the evaluator computed it. fingerprint: the
     encoder's. sha256: of the result file, so that a file that something else has written since is not taken for ours.
-    untrained: the model has random weights. date: ISO 8601, UTC.
+    untrained: the model has random weights. date: ISO 8601, UTC. quality: "split/subset" → what an approximate search
+    says of itself (its recall against the exact one), {} for an exact search. limited: --limit cut the data.
     """
 
     task_name: str
@@ -59,6 +60,8 @@ class ResultRecord:
     untrained: bool = False
     raylib_version: str = ""
     date: str = ""
+    quality: Mapping[str, Any] = field(default_factory=dict)
+    limited: bool = False
 
 
 def result_folder(output: str | Path, meta: ModelMeta) -> str:
@@ -87,6 +90,8 @@ def save_task_result(
     untrained: bool = False,
     partial: bool = False,
     encode_kwargs: Mapping[str, Any] | None = None,
+    quality: Mapping[str, Any] | None = None,
+    limited: bool = False,
 ) -> str:
     """Write one task's result and its record; returns the path of <Task>.json. What was there is replaced, but a
     partial result (some languages or splits) of the same encoder joins the other parts of the one that is there.
@@ -138,6 +143,8 @@ def save_task_result(
         untrained=untrained,
         raylib_version=_version("raylib-cluster"),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
+        quality=_jsonable(quality or {}),
+        limited=limited,
     )
     records = {**read_records(folder), record.task_name: record}
     write_text(join(folder, RECORDS_FILE), "".join(json.dumps(asdict(r)) + "\n" for r in records.values()))
@@ -186,7 +193,8 @@ class RunSummary:
     task_results: what `task_entry` gives, per finished task. tasks_failed: [{task_name, error}]. tasks_skipped:
     [{task_name, reason}], tasks of a modality that the model does not read: no failure. error: why the model
     as a whole failed. variant: MTEB's experiment name, or "". timings: seconds per stage. contents: counts under
-    planned, reused, encoded, failed. official: every result comes from the published data.
+    planned, reused, encoded, failed. official: every result comes from the published data. search: task →
+    "split/subset" → the measured quality of an approximate search.
     """
 
     model: str
@@ -203,6 +211,7 @@ class RunSummary:
     contents: Mapping[str, int] = field(default_factory=dict)
     official: bool = True
     untrained: bool = False
+    search: dict[str, Any] = field(default_factory=dict)
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from raylib.errors import RaylibError, UserError
@@ -26,15 +28,57 @@ if TYPE_CHECKING:
 @dataclass
 class LoadedTask:
     """A task with its data in place. sides: its contents where it is a retrieval task, else empty: other kinds ask for
-    vectors while they are scored."""
+    vectors while they are scored. limited: its data was cut to a limit."""
 
     task: AbsTask
     official: bool
     sides: list[Side]
+    limited: bool = False
+
+    def __post_init__(self) -> None:
+        self._random = copy.deepcopy((self.task.rng_state, self.task.np_rng))
 
     @property
     def name(self) -> str:
         return self.task.metadata.name
+
+    @property
+    def ranks(self) -> bool:
+        """Whether it is a retrieval task: documents are ranked for queries."""
+        from mteb.abstasks.retrieval import AbsTaskRetrieval
+
+        return isinstance(self.task, AbsTaskRetrieval)
+
+    def fresh(self) -> AbsTask:
+        """The task as it was when its data was in place: MTEB draws from a random state of the task, and of the
+        process, which are not the same after a task was scored. The data is shared."""
+        from mteb._set_seed import _set_seed
+
+        task = copy.copy(self.task)
+        _set_seed(task.seed)
+        task.rng_state, task.np_rng = copy.deepcopy(self._random)
+        return task
+
+    @cached_property
+    def cost(self) -> float:
+        """An estimate to order tasks by: documents × queries, or rows where nothing is searched."""
+        if self.sides:
+            n = {(side.split, side.subset, side.role): len(side.source) for side in self.sides}
+            queries = [(split, subset, size) for (split, subset, role), size in n.items() if role == "query"]
+            return float(sum(size * n[split, subset, "document"] for split, subset, size in queries))
+        return float(_rows(self.task.dataset))
+
+    def parcel(self, *, contents: bool, by_value: bool) -> LoadedTask:
+        """What another process needs to score it. contents: False leaves only ids of queries and documents, enough for
+        a model whose vectors are all stored under known keys. by_value: with the rows in it, for a machine that does
+        not see these files."""
+        task = copy.copy(self.task)
+        slim = not contents and self.sides and all(data["top_ranked"] is None for *_, data in _subsets(task))
+        if slim and _has_common_metrics(task):
+            task.dataset = _ids_only(task.dataset)
+        elif by_value:
+            task.dataset = _in_memory(task.dataset)
+        return replace(self, task=task, sides=[])
 
     def plan(self, plan: Plan) -> SubsetKeys:
         """Add every content of this task to `plan`; gives the keys that `StoreModel` looks up. Raises UserError."""
@@ -56,14 +100,17 @@ class LoadedTask:
                 return str(error)
         return None
 
-    def digest(self, fingerprint: str, planned: SubsetKeys) -> str:
+    def digest(self, fingerprint: str, planned: SubsetKeys, experiment: Mapping[str, Any] | None = None) -> str:
         """Names all that decides this task's scores for one encoder: contents under their prompts, ids, judgements,
-        search, versions. "" for tasks without planned sides, whose results are never taken as known."""
+        search options (experiment), versions. "" for tasks without planned sides, whose results are never taken as
+        known."""
         if not self.sides:
             return ""
         from importlib.metadata import version
 
         digest = hashlib.sha256(f"{fingerprint}|{version('mteb')}|{version('raylib-cluster')}".encode())
+        if experiment:
+            digest.update(json.dumps(dict(experiment), sort_keys=True).encode())
         for where, (ids, keys) in sorted(planned.items()):
             digest.update(json.dumps([*where, ids]).encode())
             digest.update(b"".join(keys))
@@ -93,7 +140,7 @@ def load_task(task: AbsTask, *, official: bool, limit: int | None = None) -> Loa
         if not task.data_loaded:
             task.load_data()
         if isinstance(task, AbsTaskRetrieval):
-            return LoadedTask(task, official and limit is None, _sides(task, limit))
+            return LoadedTask(task, official and limit is None, _sides(task, limit), limited=limit is not None)
     except RaylibError:
         raise
     except Exception as error:
@@ -145,3 +192,42 @@ def _cut(data: Any, limit: int) -> None:
         data["top_ranked"] = {q: data["top_ranked"][q] for q in data["queries"]["id"] if q in data["top_ranked"]}
         relevant |= {d for docs in data["top_ranked"].values() for d in docs}
     data["corpus"] = corpus.select([i for i, d in enumerate(corpus["id"]) if i < limit or d in relevant])
+
+
+def _rows(data: Any) -> int:
+    """Rows of a task's data set, however its subsets and splits are nested."""
+    if isinstance(data, Mapping):
+        return sum(_rows(value) for value in data.values())
+    return len(data) if hasattr(data, "__len__") else 0
+
+
+def _has_common_metrics(task: Any) -> bool:
+    """False for a retrieval task with scores of its own, which may look at the contents."""
+    from mteb.abstasks.retrieval import AbsTaskRetrieval
+
+    return type(task).task_specific_scores is AbsTaskRetrieval.task_specific_scores
+
+
+def _ids_only(subsets: Any) -> Any:
+    """A retrieval task's data without contents."""
+    import datasets
+
+    def slim(data: Any) -> Any:
+        ids = {side: datasets.Dataset.from_dict({"id": list(data[side]["id"])}) for side in ("queries", "corpus")}
+        return {**data, **ids}
+
+    return {subset: {split: slim(data) for split, data in splits.items()} for subset, splits in subsets.items()}
+
+
+def _in_memory(data: Any) -> Any:
+    """The same with every data set's rows in memory, images with their bytes, so that it pickles by value."""
+    import datasets
+    from datasets.table import embed_table_storage
+
+    if isinstance(data, datasets.Dataset):
+        table: Any = data.with_format("arrow")[:]  # a pyarrow.Table
+        return datasets.Dataset(embed_table_storage(table), info=data.info.copy())
+    if isinstance(data, Mapping):
+        made = {key: _in_memory(value) for key, value in data.items()}
+        return datasets.DatasetDict(made) if isinstance(data, datasets.DatasetDict) else made
+    return data

@@ -15,7 +15,7 @@ from raylib import api
 from raylib.cli import main
 from raylib.errors import UnknownNameError, UserError
 from raylib.evaluate.config import EvaluateConfig
-from raylib.evaluate.model_run import ModelRun
+from raylib.evaluate.score_task import Scorer
 from raylib.store.embeddings import Shelf
 from tests.evaluate.colours import PAGES, QUERIES, RELEVANT, V1, V2, page, write_v1, write_v2
 from tests.evaluate.made import Letters
@@ -77,12 +77,8 @@ def numbers(outcome, model=LETTERS):
 @pytest.fixture
 def scored(monkeypatch):
     """The tasks that MTEB was run on, in order."""
-    names, run_mteb = [], ModelRun._run_mteb
-    monkeypatch.setattr(
-        ModelRun,
-        "_run_mteb",
-        lambda self, model, loaded, d: names.append(loaded.name) or run_mteb(self, model, loaded, d),
-    )
+    names, score_unit = [], Scorer.__call__
+    monkeypatch.setattr(Scorer, "__call__", lambda self, unit: names.append(unit.task.name) or score_unit(self, unit))
     return names
 
 
@@ -389,14 +385,14 @@ def test_no_task_with_data_is_one_line(place, capsys):
 def test_a_task_that_fails_while_it_is_scored_fails_alone(place, monkeypatch):
     write_v1(place.data)
     write_v2(place.data)
-    run_mteb = ModelRun._run_mteb
+    score_unit = Scorer.__call__
 
-    def fail(self, model, loaded, digest):
-        if loaded.name == V2:
+    def fail(self, unit):
+        if unit.task.name == V2:
             raise ZeroDivisionError("a metric of its own")
-        return run_mteb(self, model, loaded, digest)
+        return score_unit(self, unit)
 
-    monkeypatch.setattr(ModelRun, "_run_mteb", fail)
+    monkeypatch.setattr(Scorer, "__call__", fail)
     outcome = place.run(tasks=[V2, V1])
     assert not outcome.ok and score(outcome) == 1
     assert outcome.summaries[0].tasks_failed == [{"task_name": V2, "error": "ZeroDivisionError: a metric of its own"}]

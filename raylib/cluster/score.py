@@ -1,0 +1,187 @@
+"""Tasks scored side by side on the cluster: a pool of processes, each with one whole task at a time, longest first.
+
+They hold no CPUs of Ray's count: what a task asks for while it is scored (a search, an encode actor) must find room.
+How many there are is bounded instead. What they find goes back to the job, which alone writes results.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import os
+import queue
+import threading
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+import ray
+import ray.exceptions
+
+from raylib.cluster.session import MAX_ATTEMPTS, Workers, portable, started_here, take_for_started_here
+from raylib.cluster.shared_pool import SharedPool
+from raylib.errors import ModelError, StoreError
+from raylib.evaluate.job import ScoreHere
+from raylib.evaluate.model import StoreModel
+from raylib.evaluate.score_task import Scored, Scorer, ScoreUnit
+from raylib.evaluate.task_data import LoadedTask
+from raylib.store.embeddings import Shelf
+
+if TYPE_CHECKING:
+    from raylib.models.bridge import SearchModel
+
+_MAX_WORKERS = 16
+"""Each holds MTEB and what its task loads: half a gigabyte and more."""
+
+
+class _ScoreWorker:
+    """Scores one task at a time; an index of a store that was read for one serves the next."""
+
+    def __init__(self, here: bool, threads: int) -> None:
+        import torch
+
+        from raylib.evaluate.quiet import quiet_libraries
+
+        take_for_started_here(here)
+        torch.set_num_threads(threads)
+        quiet_libraries()
+        self._scorer = Scorer()
+        self._shelves: dict[str, Shelf] = {}
+
+    @ray.method(max_task_retries=MAX_ATTEMPTS - 1)
+    def score(
+        self, model: StoreModel | SearchModel, task: LoadedTask, batch_size: int, keep: int, marker: str | None
+    ) -> Scored | Exception:
+        try:
+            if marker is not None and not os.path.exists(marker):
+                raise StoreError(
+                    f"a worker on {os.uname().nodename} does not see the store at {os.path.dirname(marker)}. On a "
+                    "cluster of several machines put --store on a file system that all of them share, or on s3:// or "
+                    "gs://."
+                )
+            if isinstance(model, StoreModel):
+                model.shelf = self._shelves.setdefault(model.shelf.folder, model.shelf)
+            scored = self._scorer(ScoreUnit(model, task, batch_size, keep))
+            scored.cpu_seconds += scored.report.cpu_seconds  # of the encode actors
+            return scored
+        except Exception as error:  # raised, Ray would wrap it in its own words
+            return portable(error)
+
+
+class ScoreWorkers:
+    """A `ScoreStage` on the connected cluster. Processes start as tasks come, and end with `close`.
+
+    A single task is scored in this process, and so is a model that searches by itself with weights of its own: one
+    copy of them is enough. A process that dies is started again with the task it was at, `MAX_ATTEMPTS` times at most.
+    """
+
+    def __init__(self, workers: Workers) -> None:
+        cpus = ray.cluster_resources().get("CPU", 1.0)
+        self._most = max(1, min(_MAX_WORKERS, int(cpus)))
+        self._threads = max(1, int(cpus) // self._most) if started_here() else 1
+        self._workers, self._here = workers, ScoreHere()
+        self._pool: SharedPool | None = None
+        self._queue: queue.PriorityQueue[Any] = queue.PriorityQueue()
+        self._number = itertools.count()
+        self._lock = threading.Lock()
+        self._idle = 0
+        self._actors: list[Any] = []
+        self._parcels: dict[tuple[str, bool], Any] = {}
+
+    def submit(self, unit: ScoreUnit, *, alone: bool) -> Future[Scored]:
+        if (alone and not self._actors) or not _travels(unit):
+            return self._here.submit(unit, alone=alone)
+        if self._pool is None:
+            self._pool = SharedPool.start(self._workers)
+        future: Future[Scored] = Future()
+        with self._lock:
+            self._queue.put((unit.place, next(self._number), unit, self._parcel(unit), future))
+            if self._idle < self._queue.qsize() and len(self._actors) < self._most:
+                self._idle += 1
+                actor = _start(started_here(), self._threads)
+                self._actors.append(actor)
+                threading.Thread(target=self._serve, args=(actor,), name="score", daemon=True).start()
+        return future
+
+    def _parcel(self, unit: ScoreUnit) -> Any:
+        """The task in Ray's object store, once for all models that need as much of it."""
+        contents = not isinstance(unit.model, StoreModel)
+        key = (unit.task.name, contents)
+        if key not in self._parcels:
+            self._parcels[key] = ray.put(unit.task.parcel(contents=contents, by_value=not started_here()))
+        return self._parcels[key]
+
+    def _serve(self, actor: Any) -> None:
+        """Give one process task after task."""
+        while True:
+            _, _, unit, parcel, future = self._queue.get()
+            if unit is None:
+                return
+            with self._lock:
+                self._idle -= 1
+            try:
+                sent = (self._asking_pool(unit.model), parcel, unit.batch_size, unit.keep_rankings, _marker(unit))
+                found = ray.get(actor.score.remote(*sent))
+            except ray.exceptions.RayError as error:
+                found = _lost(unit, error)
+            with self._lock:
+                self._idle += 1
+            if isinstance(found, Exception):
+                future.set_exception(found)
+            else:
+                future.set_result(found)
+
+    def _asking_pool(self, model: StoreModel | SearchModel) -> StoreModel | SearchModel:
+        """The model, with the encode actors of all in place of this process's."""
+        if not isinstance(model, StoreModel):
+            return model
+        assert self._pool is not None
+        model = copy.copy(model)
+        model.stage = self._pool
+        return model
+
+    def release(self, fingerprint: str) -> None:
+        self._here.release(fingerprint)
+        if self._pool is not None:
+            self._pool.release(fingerprint)
+
+    def close(self) -> None:
+        """End every process; a task that is still scored or waits fails."""
+        with self._lock:
+            for _ in self._actors:
+                self._queue.put(((-1, 0.0), next(self._number), None, None, None))
+            for actor in self._actors:
+                ray.kill(actor)
+            self._actors = []
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+
+def _start(here: bool, threads: int) -> Any:
+    options = {"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": "SPREAD"}
+    return ray.remote(_ScoreWorker).options(**options).remote(here, threads)
+
+
+def _travels(unit: ScoreUnit) -> bool:
+    if isinstance(unit.model, StoreModel):
+        return True
+    meta = unit.model.model_meta()
+    return meta is not None and meta.n_parameters == 0
+
+
+def _marker(unit: ScoreUnit) -> str | None:
+    """A file of the store that the process must see, where it is not known that it shares this disk."""
+    if started_here() or not isinstance(unit.model, StoreModel):
+        return None
+    path = os.path.join(unit.model.shelf.folder, "encoder.json")
+    return os.path.abspath(path) if os.path.exists(path) else None
+
+
+def _lost(unit: ScoreUnit, error: ray.exceptions.RayError) -> Exception:
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
+    if isinstance(error, ray.exceptions.RayActorError):
+        return ModelError(
+            f"{unit.title}: the process that scored it died {MAX_ATTEMPTS} times ({reason}). Too little memory? Try "
+            "--local, which scores one task at a time."
+        )
+    return ModelError(f"{unit.title}: {reason}")

@@ -1,0 +1,88 @@
+"""One `PoolStage` per model for many processes: tasks that are scored side by side share the encode actors."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raylib.cluster.pool import PoolStage
+from raylib.cluster.session import MAX_ATTEMPTS, Workers, portable, worker_failure
+from raylib.cluster.ship import ShippedSource, ship
+from raylib.evaluate.contents import Source
+from raylib.evaluate.encode import EncodeReport
+from raylib.evaluate.plan import MicroBatch
+from raylib.models.protocol import Encoder
+from raylib.store.embeddings import Shelf
+
+_MAX_CALLERS = 64
+
+
+class _Keeper:
+    """Holds the pools of a run. The encode actors are its own: they end with it, as it ends with the job."""
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+        self._stages: dict[str, PoolStage] = {}
+        self._lock = threading.Lock()
+
+    def encode(
+        self, encoder: Encoder, batches: Sequence[MicroBatch], sources: list[ShippedSource], shelf: Shelf
+    ) -> EncodeReport | Exception:
+        with self._lock:
+            stage = self._stages.setdefault(encoder.fingerprint, PoolStage(self._workers))
+        try:
+            return stage.encode(encoder, batches, sources, shelf)
+        except Exception as error:  # raised, Ray would wrap it in its own words
+            return portable(error)
+
+    def release(self, fingerprint: str) -> None:
+        """Give up the actors of one model."""
+        with self._lock:
+            stage = self._stages.pop(fingerprint, None)
+        if stage is not None:
+            stage.close()
+
+
+@dataclass(frozen=True)
+class SharedPool:
+    """An `EncodeStage` for any process of the cluster; the actors of a model start when the first of them asks."""
+
+    keeper: Any
+
+    @classmethod
+    def start(cls, workers: Workers) -> SharedPool:
+        """The keeper holds no resources. It runs beside the job, because it writes to the store."""
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        keeper = ray.remote(_Keeper).options(
+            num_cpus=0,
+            max_concurrency=_MAX_CALLERS,
+            max_restarts=-1,
+            max_task_retries=MAX_ATTEMPTS - 1,
+            scheduling_strategy=here,
+        )
+        return cls(keeper.remote(workers))
+
+    def __call__(
+        self, encoder: Encoder, batches: Sequence[MicroBatch], sources: Sequence[Source], shelf: Shelf
+    ) -> EncodeReport:
+        try:
+            found: Any = ray.get(self.keeper.encode.remote(encoder, list(batches), ship(sources), shelf))
+        except ray.exceptions.RayError as error:
+            raise worker_failure(error, encoder.spec.name) from error
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def release(self, fingerprint: str) -> None:
+        """Give up the actors of one model."""
+        self.keeper.release.remote(fingerprint)
+
+    def close(self) -> None:
+        """Give up all of them."""
+        ray.kill(self.keeper)
