@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -182,36 +181,32 @@ class _ByMeta:
 
 
 @dataclass(frozen=True)
-class _Upcast:
-    """A function of sentence-transformers', called as MTEB's wrapper calls it."""
+class _BySentenceTransformers:
+    """What a SentenceTransformer compares by, called as MTEB's wrapper calls it. function: its name there."""
 
-    function: Callable[[Any, Any], Any]
+    name: str
+    function: str
 
     def __call__(self, first: Any, second: Any) -> Any:
-        return self.function(_upcast_low_precision(first), _upcast_low_precision(second))
+        from sentence_transformers import SimilarityFunction
+
+        pairwise = self.name == "similarity_pairwise"
+        find = SimilarityFunction.to_similarity_pairwise_fn if pairwise else SimilarityFunction.to_similarity_fn
+        return find(self.function)(_upcast_low_precision(first), _upcast_low_precision(second))
 
 
 def _portable(model: Any, name: str) -> Callable[[Any, Any], Any] | None:
     """The model's comparison as a function that a process without the weights can run; None where there is none."""
     from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
+    from sentence_transformers import SentenceTransformer
 
-    owner, inner = getattr(type(model), name, None), getattr(getattr(model, "model", None), name, None)
+    owner = getattr(type(model), name, None)
+    inner: Any = getattr(model, "model", None)
     by_meta = owner is getattr(AbsEncoder, name)
     named = model.mteb_model_meta is not None and model.mteb_model_meta.similarity_fn_name is not None
-    if by_meta and (named or not callable(inner)):
+    if by_meta and (named or not callable(getattr(inner, name, None))):
         return _ByMeta(name, model.mteb_model_meta)
-    if by_meta or owner is getattr(SentenceTransformerEncoderWrapper, name):
-        return _Upcast(inner) if callable(inner) and _is_plain(inner) else None
+    as_wrapped = by_meta or owner is getattr(SentenceTransformerEncoderWrapper, name)
+    if as_wrapped and getattr(type(inner), name, None) is getattr(SentenceTransformer, name):
+        return _BySentenceTransformers(name, inner.similarity_fn_name)
     return None
-
-
-def _is_plain(function: Any) -> bool:
-    """A function of a module, which holds no model."""
-    import inspect
-
-    if not inspect.isfunction(function) or function.__closure__:
-        return False
-    try:
-        return pickle.loads(pickle.dumps(function)) is function
-    except (pickle.PicklingError, AttributeError):
-        return False

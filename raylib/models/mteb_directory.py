@@ -46,32 +46,46 @@ class DirectorySource(ModelSource):
         return {"directory": weights_digest(self.directory), "family": self.family, "mteb": version("mteb")}
 
     @property
-    def meta(self) -> ModelMeta | None:
+    def meta(self) -> ModelMeta:
+        """Of the checkpoint: its name, and of the loader's own models only what holds for every checkpoint."""
+        from mteb.models.model_meta import ModelMeta
+
+        known: dict[str, Any] = {"name": "local/" + os.path.basename(os.path.abspath(self.directory))}
+        like = self._like
+        if like is not None:
+            shared = ("loader", "framework", "similarity_fn_name", "modalities", "model_type")
+            known.update({name: getattr(like, name) for name in shared})
+        return ModelMeta.create_empty(known)
+
+    @property
+    def _like(self) -> ModelMeta | None:
         from mteb.models.model_implementations import MODEL_REGISTRY
 
-        like = _DIRECTORY_LOADERS.get(self.family)
-        if like is None:
-            return None
-        own = {"name": self.directory, "revision": None, "extra_requirements_groups": None}
-        return MODEL_REGISTRY[like].model_copy(deep=True, update=own)
+        return MODEL_REGISTRY[_DIRECTORY_LOADERS[self.family]] if self.family in _DIRECTORY_LOADERS else None
 
     @property
     def candidates(self) -> list[Any]:
         from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
 
-        return [self.meta.loader if self.meta is not None else SentenceTransformerEncoderWrapper]
+        return [self._like.loader if self._like is not None else SentenceTransformerEncoderWrapper]
 
     def load(self) -> Any:
+        with model_failure(self.spec, "MTEB cannot load it"):
+            model = self._load(device_name(self.spec) if self.spec.device else None)
+        if self._like is not None:  # a wrapper of sentence-transformers has asked the checkpoint itself
+            model.mteb_model_meta = self.meta
+        return model
+
+    def _load(self, device: str | None) -> Any:
         from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
 
-        device = device_name(self.spec) if self.spec.device else None
-        with model_failure(self.spec, "MTEB cannot load it"):
-            if self.meta is not None:
-                return self.meta.load_model(device=device)
-            settings: dict[str, Any] = {"embed_dim": self.spec.embedding_dim}
-            if self.spec.trust_remote_code:
-                settings["trust_remote_code"] = True
-            return SentenceTransformerEncoderWrapper(self.directory, device=device, **settings)
+        if self._like is not None:
+            here = {"name": self.directory, "revision": None, "extra_requirements_groups": None}
+            return self._like.model_copy(deep=True, update=here).load_model(device=device)
+        settings: dict[str, Any] = {"embed_dim": self.spec.embedding_dim}
+        if self.spec.trust_remote_code:
+            settings["trust_remote_code"] = True
+        return SentenceTransformerEncoderWrapper(self.directory, device=device, **settings)
 
 
 def mteb_source(spec: ModelSpec) -> ModelSource | None:
