@@ -10,7 +10,7 @@ from raylib.errors import UserError
 
 @dataclass
 class InspectConfig:
-    """Write a page that shows a run's worst queries, what was found for each, and which patches of a page matched.
+    """Write a page that shows a run's worst queries, what was found for each, and which patches matched.
 
     The page is one HTML file that needs nothing else. It reads the details that raylib evaluate keeps beside its
     results, the task's own data and, for heat maps, the embedding store.
