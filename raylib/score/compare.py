@@ -15,6 +15,9 @@ from raylib.storage import write_text
 
 CONFIDENCE = 0.95
 _DEFAULT = "ndcg_at_5"
+_BCA = 10_000
+"""Most queries for BCa, whose time grows with their square; its correction shrinks with their root."""
+
 _BATCH = 4_000_000
 """Resampled numbers that are held at a time, 32 MB."""
 
@@ -102,31 +105,37 @@ def compare(config: CompareConfig) -> Comparison:
 def paired_interval(differences: np.ndarray, resamples: int, seed: int) -> tuple[float, float] | None:
     """The 95 % bootstrap interval of the mean of `differences` [n], queries resampled with replacement.
 
-    BCa (Efron, Better Bootstrap Confidence Intervals, 1987), or percentiles where BCa is not defined. One query tells
-    nothing of others: None. Equal differences give an interval of one point.
+    BCa (Efron, Better Bootstrap Confidence Intervals, 1987), or percentiles where BCa is not defined, or for so many
+    queries that both say the same. One query tells nothing of others: None. Equal differences give an interval of one
+    point.
     """
     if len(differences) < 2:
         return None
     if (differences == differences[0]).all():
         return float(differences[0]), float(differences[0])
+    found = _bootstrap(differences, "BCa", resamples, seed) if len(differences) <= _BCA else None
+    if found is None or not np.isfinite(found).all():
+        found = _bootstrap(differences, "percentile", resamples, seed)
+    return found
+
+
+def _bootstrap(differences: np.ndarray, method: str, resamples: int, seed: int) -> tuple[float, float]:
+    """NaN where the method is not defined for these numbers."""
     import warnings
 
     from scipy.stats import bootstrap
 
-    for method in ("BCa", "percentile"):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # scipy's word for "not defined", which the NaN below tells
-            found = bootstrap(
-                (differences,),
-                np.mean,
-                n_resamples=resamples,
-                batch=max(1, _BATCH // len(differences)),
-                confidence_level=CONFIDENCE,
-                method=method,
-                rng=np.random.default_rng(seed),
-            ).confidence_interval
-        if np.isfinite([found.low, found.high]).all():
-            break
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scipy's word for "not defined", which NaN says too
+        found = bootstrap(
+            (differences,),
+            np.mean,
+            n_resamples=resamples,
+            batch=max(1, _BATCH // len(differences)),
+            confidence_level=CONFIDENCE,
+            method=method,
+            rng=np.random.default_rng(seed),
+        ).confidence_interval
     return float(found.low), float(found.high)
 
 
