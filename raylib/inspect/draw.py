@@ -60,7 +60,7 @@ class Drawer:
         relevant = [d for d, grade in grades.items() if grade > 0]
         shown, ranks = one.hits[: self.top_k], {hit.document: hit for hit in one.hits}
         missed = [d for d in relevant if d not in {hit.document for hit in shown}]
-        missed.sort(key=lambda d: ranks[d].rank if d in ranks else 2**31)
+        missed.sort(key=lambda d: (ranks[d].rank if d in ranks else 2**31, -grades[d]))
         others = one.other_hits[: self.top_k]
         wanted = [hit.document for hit in (*shown, *others)] + missed[: self.top_k]
         items = subset.items("document", dict.fromkeys(wanted))

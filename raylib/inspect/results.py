@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,9 +71,10 @@ def _model(results: str, folder: str, tasks: dict[str, str]) -> ModelFolder:
 
 
 def choose_model(models: Sequence[ModelFolder], name: str, flag: str = "--model") -> ModelFolder:
-    """The model of that name; without a name, the only one. Raises UserError where several or none fit."""
+    """The model of that name, as the leaderboard or as --model of the run has it; without a name, the only one. Raises
+    UserError where several or none fit."""
     fitting = [m for m in models if name in (m.full_title, m.title)]
-    fitting = fitting or [m for m in models if name in (m.name, f"{m.name} @ {m.revision}", "")]
+    fitting = fitting or [m for m in models if not name or m.name in (name, _filed_under(name))]
     if not fitting:
         known = [m.title for m in models]
         raise UnknownNameError("model", name, known, hint=f"With details there are: {_listed(known)}.")
@@ -82,6 +84,11 @@ def choose_model(models: Sequence[ModelFolder], name: str, flag: str = "--model"
         called = f" are called {name}" if name else " have details"
         raise UserError(f"several models{called}; add {flag} with one of {_listed(titles)}")
     return fitting[0]
+
+
+def _filed_under(name: str) -> str:
+    """How the results of a directory or a module:factory are called."""
+    return "local/" + (re.sub(r"[^\w.-]+", ".", name) if ":" in name else name.rstrip("/").rpartition("/")[2])
 
 
 def choose_task(model: ModelFolder, name: str) -> str:
@@ -101,14 +108,17 @@ def _listed(names: Any) -> str:
     return ", ".join(shown[:20]) + (f" and {len(shown) - 20} more" if len(shown) > 20 else "")
 
 
-def run_settings(results: str, fingerprint: str, model: str) -> dict[str, Any]:
-    """The settings of the last run of this encoder (of the model of that name, where it has no fingerprint), from the
-    run summaries; {} where none tells. "model" is what was asked for with --model."""
+def run_settings(results: str, fingerprint: str, model: ModelFolder) -> dict[str, Any]:
+    """The settings of the last run of this encoder (of the model, where it has no fingerprint), from the run summaries;
+    {} where none tells. "model" is what was asked for with --model."""
     found: dict[str, Any] = {}
     for path in storage.list_files(storage.join(results, "runs"), ".json"):
         try:
             summary = json.loads(storage.read_text(path))
-            mine = summary["fingerprint"] == fingerprint if fingerprint else summary["model"] == model
+            named = model.name in (summary["model"], _filed_under(summary["model"]))
+            mine = (
+                summary["fingerprint"] == fingerprint if fingerprint else named and summary["variant"] == model.variant
+            )
             if mine and summary["timestamp"] >= found.get("timestamp", ""):
                 found = {**summary["config"], "model": summary["model"], "timestamp": summary["timestamp"]}
         except (ValueError, TypeError, KeyError):

@@ -69,7 +69,7 @@ def inspect_run(config: InspectConfig) -> Written:
     model = choose_model(models, config.model)
     task_name = choose_task(model, config.task)
     details = _read(model, task_name, config)
-    settings = run_settings(config.results, _fingerprint(details), model.name)
+    settings = run_settings(config.results, _fingerprint(details), model)
     (task,) = select_tasks(tasks=[task_name], data_root=config.data_root or settings.get("data_root"))
     measure = config.measure or _default_measure(details.queries, task.metadata.main_score)
     values = measure_values(details.queries, measure)
