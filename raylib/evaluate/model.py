@@ -19,12 +19,13 @@ from raylib.evaluate.contents import Source
 from raylib.evaluate.encode import EncodeReport
 from raylib.evaluate.meta import model_meta
 from raylib.evaluate.plan import MicroBatch, Plan
+from raylib.evaluate.search import CorpusCache, SearchRequest, SearchStage, search_locally
 from raylib.evaluate.sources import loader_source, retrieval_source
 from raylib.models.protocol import Encoder
-from raylib.search.exact import search
+from raylib.search.options import SearchOptions
 from raylib.search.topk import tie_ranks
 from raylib.store.embeddings import Shelf
-from raylib.types import Embeddings, Role
+from raylib.types import Role
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -38,6 +39,15 @@ EncodeStage = Callable[[Encoder, Sequence[MicroBatch], Sequence[Source], Shelf],
 SubsetKeys = dict[tuple[str, str, str, Role], tuple[list[str], list[bytes]]]
 """(task, split, subset, role) → (ids, keys), for what was planned ahead."""
 
+Keys = tuple[list[str], list[bytes]]
+"""The ids of one side of a subset, and the store's key of each."""
+
+Results = dict[str, dict[str, float]]
+"""Query id → document id → score, as MTEB has it."""
+
+RankingHook = Callable[["TaskMetadata", str, str, Results, Keys, Keys], None]
+"""Told of every ranking: task, split, subset, results, the queries' side, the documents' side."""
+
 
 class StoreModel(AbsEncoder):
     """An MTEB model whose vectors live in the embedding store.
@@ -45,6 +55,10 @@ class StoreModel(AbsEncoder):
     planned: keys that a plan already computed, so that data sets are not read and hashed again.
     allow_bad: score without the contents that cannot be encoded, instead of raising BadContentsError: a document
     without vector is never retrieved, a query without one retrieves nothing.
+    search_stage, search_options: where and how vectors are searched. on_ranking: called after every search.
+    quality: (task, split, subset) → what options that are not exact cost, see `Found`.
+
+    Raises UserError for search options that the encoder's similarity does not have.
     """
 
     def __init__(
@@ -57,16 +71,22 @@ class StoreModel(AbsEncoder):
         planned: SubsetKeys | None = None,
         allow_bad: bool = False,
         experiment: Mapping[str, Any] | None = None,
+        search_stage: SearchStage = search_locally,
+        search_options: SearchOptions = SearchOptions(),  # noqa: B008, frozen
+        on_ranking: RankingHook | None = None,
     ) -> None:
+        search_options.check(encoder.similarity)
         self.encoder, self.shelf, self.stage = encoder, shelf, stage
         self.batch_size, self.allow_bad = batch_size, allow_bad
         self.mteb_model_meta = model_meta(encoder, experiment)
         self.model = None  # AbsEncoder would ask it for similarities; the metadata's similarity function answers first
         self.report = EncodeReport()
         self.bad: dict[bytes, BadContent] = {}
+        self.search_stage, self.search_options, self.on_ranking = search_stage, search_options, on_ranking
+        self.quality: dict[tuple[str, str, str], dict[str, Any]] = {}
         self._planned = planned or {}
         self._corpus: tuple[Any, dict[str, Any]] | None = None
-        self._last_corpus: tuple[list[bytes], Embeddings] | None = None
+        self._cache = CorpusCache()
 
     def encode(
         self,
@@ -121,28 +141,36 @@ class StoreModel(AbsEncoder):
         if self._corpus is None:
             raise UserError("search was called before index; MTEB calls index first")
         corpus, index_kwargs = self._corpus
-        encode_kwargs = encode_kwargs or {}
+        where = (task_metadata, hf_split, hf_subset)
+        _check_ids(corpus, f"corpus of {task_metadata.name}/{hf_split}/{hf_subset}")
+        _check_ids(queries, f"queries of {task_metadata.name}/{hf_split}/{hf_subset}")
+        plan = Plan(self.encoder)
         if top_ranked is not None:
             wrapper = SearchEncoderWrapper(cast("EncoderProtocol", self))
             wrapper.index(corpus, **index_kwargs)
-            return wrapper.search(
+            results = wrapper.search(
                 queries,
                 task_metadata=task_metadata,
                 hf_split=hf_split,
                 hf_subset=hf_subset,
                 top_k=top_k,
-                encode_kwargs=encode_kwargs,
+                encode_kwargs=encode_kwargs or {},
                 top_ranked=top_ranked,
                 num_proc=num_proc,
             )
-        plan = Plan(self.encoder)
-        where = (task_metadata, hf_split, hf_subset)
+            if self.on_ranking is not None:
+                sides = self._side(plan, queries, "query", *where), self._side(plan, corpus, "document", *where)
+                self.on_ranking(task_metadata, hf_split, hf_subset, results, *sides)
+            return results
         query_side = self._side(plan, queries, "query", *where)
         document_side = self._side(plan, corpus, "document", *where)
         self.encode_missing(plan)
-        found = self._rank(*self._usable(query_side), *self._usable(document_side), top_k)
+        found = self._rank((task_metadata.name, hf_split, hf_subset), query_side, document_side, top_k)
         # A query without vector stays in the results: MTEB takes the mean over those that are there.
-        return {query_id: found.get(query_id, {}) for query_id in query_side[0]}
+        results = {query_id: found.get(query_id, {}) for query_id in query_side[0]}
+        if self.on_ranking is not None:
+            self.on_ranking(task_metadata, hf_split, hf_subset, results, query_side, document_side)
+        return results
 
     def encode_missing(self, plan: Plan) -> None:
         """Encode what of `plan` is neither stored nor known to be bad, and remember what turned out bad."""
@@ -157,7 +185,7 @@ class StoreModel(AbsEncoder):
             self.bad.update({bytes.fromhex(content.key): content for content in report.bad})
             self.shelf.refresh()
 
-    def _usable(self, side: tuple[list[str], list[bytes]]) -> tuple[list[str], list[bytes]]:
+    def _usable(self, side: Keys) -> Keys:
         """Ids and keys of what has a vector. Raises BadContentsError where one is missing and that is not allowed."""
         ids, keys = side
         bad = [self.bad[key] for key in keys if key in self.bad]
@@ -166,47 +194,52 @@ class StoreModel(AbsEncoder):
         kept = [i for i, key in enumerate(keys) if key not in self.bad]
         return [ids[i] for i in kept], [keys[i] for i in kept]
 
-    def _rank(
-        self,
-        query_ids: list[str],
-        query_keys: list[bytes],
-        document_ids: list[str],
-        document_keys: list[bytes],
-        top_k: int,
-    ) -> dict[str, dict[str, float]]:
+    def _rank(self, where: tuple[str, str, str], query_side: Keys, document_side: Keys, top_k: int) -> Results:
+        query_ids, query_keys = self._usable(query_side)
+        document_ids, document_keys = self._usable(document_side)
         if not query_ids or not document_ids:
             return {}
-        # Distinct contents in the order of their keys: the same blocks, hence the same bits, in every run.
-        distinct_q, distinct_d = sorted(set(query_keys)), sorted(set(document_keys))
-        at = {key: i for i, key in enumerate(distinct_d)}
-        best, scores = search(
-            self.shelf.get(distinct_q),
-            self._corpus_vectors(distinct_d),
-            self.encoder.similarity,
-            min(top_k, len(document_ids)),
-            tie_ranks(document_ids),
-            np.array([at[key] for key in document_keys]),
+        query_at = {key: i for i, key in enumerate(dict.fromkeys(query_keys))}
+        document_at = {key: i for i, key in enumerate(dict.fromkeys(document_keys))}
+        first_id = dict(zip(reversed(query_keys), reversed(query_ids), strict=True))
+        request = SearchRequest(
+            shelf=self.shelf,
+            query_keys=list(query_at),
+            document_keys=list(document_at),
+            owners=np.array([document_at[key] for key in document_keys]),
+            ranks=tie_ranks(document_ids),
+            similarity=self.encoder.similarity,
+            k=min(top_k, len(document_ids)),
+            options=self.search_options,
+            query_ids=[first_id[key] for key in query_at],
+            document_ids=document_ids,
+            cache=self._cache,
         )
-        row = {key: i for i, key in enumerate(distinct_q)}
-        results = {}
-        for query_id, key in zip(query_ids, query_keys, strict=True):
-            i = row[key]
-            results[query_id] = {document_ids[d]: float(s) for d, s in zip(best[i], scores[i], strict=True)}
-        return results
+        found = self.search_stage(request)
+        if found.quality:
+            self.quality[where] = found.quality
+        rankings = [
+            {document_ids[d]: s for d, s in zip(documents, scores, strict=True) if d >= 0}
+            for documents, scores in zip(found.documents_QK.tolist(), found.scores_QK.tolist(), strict=True)
+        ]
+        return {query_id: dict(rankings[query_at[key]]) for query_id, key in zip(query_ids, query_keys, strict=True)}
 
-    def _corpus_vectors(self, keys: list[bytes]) -> Embeddings:
-        """The vectors of `keys`; the last corpus stays in memory, because the languages of a task share one."""
-        if self._last_corpus is None or self._last_corpus[0] != keys:
-            self._last_corpus = None  # let go of the old one before the new one is read
-            self._last_corpus = (keys, self.shelf.get(keys))
-        return self._last_corpus[1]
-
-    def _side(
-        self, plan: Plan, data: Dataset, role: Role, metadata: TaskMetadata, split: str, subset: str
-    ) -> tuple[list[str], list[bytes]]:
+    def _side(self, plan: Plan, data: Dataset, role: Role, metadata: TaskMetadata, split: str, subset: str) -> Keys:
         """Ids and keys of one side of a subset: as planned ahead, or added to `plan` now."""
         planned = self._planned.get((metadata.name, split, subset, role))
         if planned is not None and planned[0] == [str(i) for i in data["id"]]:
             return planned
         source = retrieval_source(data, metadata, role, name=f"{metadata.name}/{split}/{subset} {role}")
         return source.ids, plan.add(source, self.encoder.context(metadata, role, split=split, subset=subset))
+
+
+def _check_ids(data: Dataset, what: str) -> None:
+    """Raises UserError for a side without rows, and for ids that name two rows: MTEB would keep one score of them."""
+    ids = [str(i) for i in data["id"]]
+    if not ids:
+        raise UserError(f"the {what} is empty; expected at least one row")
+    if len(set(ids)) < len(ids):
+        seen: set[str] = set()
+        twice = sorted({i for i in ids if i in seen or seen.add(i)})
+        shown = ", ".join(twice[:5]) + (f" and {len(twice) - 5} more" if len(twice) > 5 else "")
+        raise UserError(f"the {what} has {len(ids)} rows but only {len(set(ids))} ids: {shown} are given twice or more")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from raylib.errors import UserError
+from raylib.types import Similarity
 
 Candidates = Literal["float32", "bfloat16", "int8", "binary"]
 """In which numbers the candidates are chosen. What is returned is always scored again exactly."""
@@ -36,6 +37,19 @@ class SearchOptions:
     def exact(self) -> bool:
         """Whether the result is that of scoring every document exactly, as it is stored."""
         return self == SearchOptions(oversample=self.oversample)
+
+    def check(self, similarity: Similarity) -> None:
+        """Raises UserError for an option that this similarity does not have."""
+        if similarity == "maxsim" and self.index is not None:
+            raise UserError(
+                f"--index {self.index!r} is for dense vectors, and this model's are late interaction; use --candidates "
+                "int8 or binary, or --token-pooling, to search those faster"
+            )
+        if similarity != "maxsim" and (self.candidates != "float32" or self.token_pooling > 1):
+            flag = f"--candidates {self.candidates}" if self.candidates != "float32" else "--token-pooling"
+            raise UserError(
+                f"{flag} is for late-interaction vectors, and this model's are dense; use --index, or leave it out"
+            )
 
     def changed(self) -> dict[str, Any]:
         """What can change a result, for the name under which it is filed; empty for exact search."""

@@ -10,9 +10,11 @@ layout that any Parquet reader can open.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,11 +29,32 @@ from raylib.types import Embeddings
 _PART_SUFFIX = ".parquet"
 
 
+@dataclass(frozen=True)
+class PartRows:
+    """Where some of the asked keys lie. positions [n]: of the keys, among those that were asked for; rows [n]: of the
+    part at `path`."""
+
+    path: str
+    positions: np.ndarray
+    rows: np.ndarray
+
+    def read(self) -> Embeddings:
+        """Their vectors, in this order. Raises StoreError, naming the part, when it cannot be read."""
+        part = _read_part(self.path)
+        if len(self.rows) == len(part) and (self.rows == np.arange(len(part))).all():
+            return part
+        return part.take(self.rows)
+
+    def token_counts(self) -> np.ndarray:
+        """[n] int64, without reading the vectors. Raises StoreError."""
+        return _read_table(self.path, ["tokens"]).column("tokens").to_numpy().astype(np.int64)[self.rows]
+
+
 class Shelf:
     """The vectors of one encoder. Cheap to pickle before its first read; each process reads its own index."""
 
     def __init__(self, root: str, fingerprint: str) -> None:
-        self.fingerprint = fingerprint
+        self.root, self.fingerprint = root, fingerprint
         self.folder = storage.join(root, fingerprint[:16])
         self._index = _KeyIndex()
         self._parts: list[str] = []
@@ -79,11 +102,12 @@ class Shelf:
             pq.write_table(table, stream, compression="none", write_page_checksum=True)
         return path
 
-    def scan(self, keys: Sequence[bytes]) -> Iterator[tuple[np.ndarray, Embeddings]]:
-        """The vectors of `keys`, part by part: pairs of (positions in `keys`, embeddings). One part is held at a time.
+    def derived(self, name: str) -> Shelf:
+        """The shelf for what is made of these vectors, e.g. "pool3"; in the same store."""
+        return Shelf(self.root, hashlib.sha256(f"{self.fingerprint}|{name}".encode()).hexdigest())
 
-        Raises StoreError when a key is not stored, or when a part cannot be read: it is then named.
-        """
+    def locate(self, keys: Sequence[bytes]) -> list[PartRows]:
+        """Where `keys` lie, one entry per part, rows in rising order. Raises StoreError when a key is not stored."""
         part, row = self._index.find(keys)
         if (part < 0).any():
             self.refresh()
@@ -92,10 +116,24 @@ class Shelf:
             raise StoreError(
                 f"{int((part < 0).sum())} of {len(keys)} contents are not in {self.folder}; encode them first"
             )
-        order = np.argsort(part, kind="stable")
-        for positions in np.split(order, np.flatnonzero(np.diff(part[order])) + 1):
-            if len(positions):
-                yield positions, _read_part(self._parts[part[positions[0]]]).take(row[positions])
+        order = np.lexsort((row, part))
+        groups = np.split(order, np.flatnonzero(np.diff(part[order])) + 1)
+        return [PartRows(self._parts[part[group[0]]], group, row[group]) for group in groups if len(group)]
+
+    def scan(self, keys: Sequence[bytes]) -> Iterator[tuple[np.ndarray, Embeddings]]:
+        """The vectors of `keys`, part by part: pairs of (positions in `keys`, embeddings). One part is held at a time.
+
+        Raises StoreError when a key is not stored, or when a part cannot be read: it is then named.
+        """
+        for found in self.locate(keys):
+            yield found.positions, found.read()
+
+    def token_counts(self, keys: Sequence[bytes]) -> np.ndarray:
+        """[n] int64: vectors of each key, without reading them. See `scan` for errors."""
+        counts = np.zeros(len(keys), dtype=np.int64)
+        for found in self.locate(keys):
+            counts[found.positions] = found.token_counts()
+        return counts
 
     def get(self, keys: Sequence[bytes]) -> Embeddings:
         """The vectors of `keys`, in that order; a key may repeat. See `scan` for errors."""

@@ -1,0 +1,206 @@
+"""Search over the store: what is asked, what is found, and the stage that does it in this process.
+
+A `SearchStage` is `search_locally` or the cluster's; both give the same rankings and the same bits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from raylib.errors import UserError
+from raylib.evaluate.indexed import rank_by_index
+from raylib.evaluate.pooled import pool_missing, pooled_shelf
+from raylib.search.blocks import BadVectorError, Block, blocks
+from raylib.search.compress import bytes_per_token
+from raylib.search.engine import Ranked, Search, content_ranks, documents_of
+from raylib.search.options import SearchOptions
+from raylib.store.embeddings import Shelf
+from raylib.types import Embeddings, Similarity
+
+_SAMPLED_QUERIES = 100
+"""Queries that are searched exactly as well, to say what other options lose."""
+
+_RECALL_AT = (10, 100, 1000)
+
+
+class CorpusCache:
+    """The last corpus, where it is small: the languages of a task share one. Not for several threads at a time."""
+
+    def __init__(self, limit: int = 512 * 2**20) -> None:
+        self.limit = limit
+        self._name = b""
+        self._blocks: list[Block] = []
+
+    def blocks(self, name: bytes, read: Callable[[], Iterator[Block]]) -> Iterator[Block]:
+        """The blocks that `read` gives; from memory where `name` is that of the last corpus."""
+        if self._name == name:
+            yield from self._blocks
+            return
+        self._name, self._blocks = b"", []  # let go of the old one before the new one is read
+        kept: list[Block] | None = []
+        size = 0
+        for block in read():
+            size += block.vectors.values.nbytes
+            if kept is not None and size <= self.limit:
+                kept.append(block)
+            else:
+                kept = None
+            yield block
+        if kept is not None:
+            self._name, self._blocks = name, kept
+
+    def __reduce__(self):
+        return (CorpusCache, (self.limit,))
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """Queries and a corpus, by their keys in the store.
+
+    query_keys, document_keys: distinct contents. owners [n_documents] int64: document → position in document_keys;
+    ranks [n_documents]: `tie_ranks` of the documents' ids. similarity: cosine normalises here, vectors lie in the store
+    as they were encoded. k: documents per query. query_ids [n query_keys], document_ids [n_documents]: for messages.
+    """
+
+    shelf: Shelf
+    query_keys: Sequence[bytes]
+    document_keys: Sequence[bytes]
+    owners: np.ndarray
+    ranks: np.ndarray
+    similarity: Similarity
+    k: int
+    options: SearchOptions = field(default_factory=SearchOptions)
+    query_ids: Sequence[str] = ()
+    document_ids: Sequence[str] = ()
+    cache: CorpusCache = field(default_factory=CorpusCache)
+
+    def content_ranks(self) -> np.ndarray:
+        """[n document_keys] int64, as `raylib.search.engine.Search` takes them."""
+        return content_ranks(self.owners, self.ranks, len(self.document_keys))
+
+    def document_shelf(self) -> Shelf:
+        """Where the documents' vectors are: with token pooling on a shelf of their own."""
+        return pooled_shelf(self.shelf, self.options.token_pooling)
+
+
+@dataclass(frozen=True)
+class Found:
+    """documents_QK int64: positions in the corpus, and scores_QK float32: canonical, best first; one row per query key.
+
+    quality: empty for exact search, else what the options cost: "recall_at_10" … (the share of the exact best k that
+    was found), "sampled_queries" (over how many queries), "bytes_per_document" (what is compared) and
+    "bytes_per_document_float32".
+    """
+
+    documents_QK: np.ndarray  # noqa: N815
+    scores_QK: np.ndarray  # noqa: N815
+    quality: dict[str, Any] = field(default_factory=dict)
+
+
+SearchStage = Callable[[SearchRequest], Found]
+
+
+def search_locally(request: SearchRequest) -> Found:
+    """Search in this process, the corpus read from the store part by part: it need not fit in memory.
+
+    Raises UserError for options that the similarity does not have, for an empty side and for vectors that cannot be
+    compared (named by id), StoreError where a part of the store cannot be read (named).
+    """
+    check(request)
+    with naming(request):
+        queries = request.shelf.get(request.query_keys)
+        if request.options.index is not None:
+            return finish(request, *rank_by_index(request, queries, corpus_blocks), search_locally)
+        if request.options.token_pooling > 1:
+            pool_missing(request.shelf, request.document_keys, request.options.token_pooling)
+        ranks_C = request.content_ranks()
+        running = Search(queries, request.similarity, request.k, ranks_C, request.options)
+        for block in corpus_blocks(request):
+            running.add(block)
+        return finish(request, running.found(), {}, search_locally)
+
+
+def check(request: SearchRequest) -> None:
+    """Raises UserError for what no search can answer."""
+    request.options.check(request.similarity)
+    if not len(request.query_keys) or not len(request.document_keys) or not len(request.owners):
+        empty = "queries" if not len(request.query_keys) else "documents"
+        raise UserError(f"there are no {empty} to search with; give at least one query and one document")
+
+
+def corpus_blocks(request: SearchRequest) -> Iterator[Block]:
+    """The documents' vectors, ready to be compared."""
+    shelf = request.document_shelf()
+    digest = hashlib.sha256(f"{shelf.folder}|{request.similarity}|".encode())
+    for key in request.document_keys:
+        digest.update(key)
+    return request.cache.blocks(digest.digest(), lambda: blocks(shelf.scan(request.document_keys), request.similarity))
+
+
+def finish(request: SearchRequest, ranked: Ranked, quality: dict[str, Any], stage: SearchStage) -> Found:
+    """Contents → documents; and, unless the search was exact, what that cost: `stage` searches exactly for a sample of
+    the queries."""
+    documents, scores = documents_of(ranked, request.owners, request.ranks, request.k)
+    if request.options.exact:
+        return Found(documents, scores)
+    sample = np.unique(np.linspace(0, len(request.query_keys) - 1, _SAMPLED_QUERIES).round().astype(np.int64))
+    exact = stage(
+        dataclasses.replace(request, query_keys=[request.query_keys[i] for i in sample], options=SearchOptions())
+    )
+    measured = {f"recall_at_{k}": value for k, value in recall(documents[sample], exact.documents_QK).items()}
+    return Found(documents, scores, {**measured, "sampled_queries": len(sample), **_sizes(request), **quality})
+
+
+def recall(found_QK: np.ndarray, exact_QK: np.ndarray) -> dict[int, float]:
+    """k → the share of the exact best k that are among the found best k, the mean over queries; for 10, 100 and 1,000
+    where so many were asked for, and for all that were."""
+    most = exact_QK.shape[1]
+    shares = {}
+    for k in sorted({k for k in _RECALL_AT if k < most} | {most}):
+        hits = [len(np.intersect1d(a[:k], b[:k])) for a, b in zip(found_QK, exact_QK, strict=True)]
+        shares[k] = float(np.mean(hits)) / k
+    return shares
+
+
+def _sizes(request: SearchRequest) -> dict[str, float]:
+    """Bytes a document as it is compared in the first pass, and as float32."""
+    keys = request.document_keys
+    dim = request.shelf.get(keys[:1]).dim
+    plain = request.shelf.token_counts(keys).sum()
+    kept = request.document_shelf().token_counts(keys).sum()
+    per_token = bytes_per_token(dim, request.options.candidates)
+    return {
+        "bytes_per_document": round(float(kept * per_token / len(keys)), 1),
+        "bytes_per_document_float32": round(float(plain * 4.0 * dim / len(keys)), 1),
+    }
+
+
+@contextmanager
+def naming(request: SearchRequest) -> Iterator[None]:
+    """A vector that cannot be compared is named by its id rather than by its place."""
+    try:
+        yield
+    except BadVectorError as error:
+        name = None
+        if error.side == "query" and len(request.query_ids):
+            name = request.query_ids[error.position]
+        elif error.side == "document" and len(request.document_ids):
+            name = request.document_ids[int(np.flatnonzero(request.owners == error.position)[0])]
+        raise BadVectorError(error.side, error.position, error.reason, name) from error
+
+
+def rank_contents(
+    queries: Embeddings, pieces: Iterator[tuple[np.ndarray, Embeddings]], request: SearchRequest
+) -> Ranked:
+    """The best contents of a part of the corpus: what a shard of a search does."""
+    running = Search(queries, request.similarity, request.k, request.content_ranks(), request.options)
+    for block in blocks(pieces, request.similarity):
+        running.add(block)
+    return running.found()
