@@ -9,9 +9,11 @@ those on local data are never in one column.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raylib.evaluate.result_files import Failure, FolderContents, ModelScores, Problem, SubsetScores, TaskScores
+from raylib.evaluate.results import PART_REVISION
 
 MAIN = "main_score"
 METRICS = tuple(
@@ -33,6 +35,9 @@ class Column:
     metric: str
     parts: tuple[tuple[str, str], ...]
     """(split, subset), every one that any model was scored on, sorted."""
+
+    data: str = ""
+    """What data that is not the published one: "local data", "a part of the data" (--limit), or both."""
 
 
 @dataclass(frozen=True)
@@ -154,10 +159,21 @@ def rank(contents: FolderContents) -> Report:
         for key, scores in model.tasks.items():
             by_column[key].append(scores)
     columns = [
-        Column(task, official, _main_metric(found), tuple(sorted({_part(p) for s in found for p in s.subsets})))
+        Column(
+            task,
+            official,
+            _main_metric(found),
+            tuple(sorted({_part(p) for s in found for p in s.subsets})),
+            "" if official else _data(found),
+        )
         for (task, official), found in sorted(by_column.items(), key=lambda item: (not item[0][1], item[0][0].lower()))
     ]
     return Report(tuple(contents.models), tuple(columns), tuple(contents.problems), tuple(contents.failures))
+
+
+def _data(found: Sequence[TaskScores]) -> str:
+    limited = {scores.dataset_revision == PART_REVISION for scores in found}
+    return {(True,): "a part of the data", (False,): "local data"}.get(tuple(limited), "local data, and a part of it")
 
 
 def _part(scores: SubsetScores) -> tuple[str, str]:

@@ -78,12 +78,9 @@ def _scores(report: Report, row: Row) -> list[Cell]:
 
 
 def provenance(report: Report) -> str:
-    """Dates and versions of MTEB that the results name, and whether all of them are on local data."""
-    local = (
-        []
-        if any(column.official for column in report.columns) or not report.columns
-        else ["on local data, not official"]
-    )
+    """Dates and versions of MTEB that the results name, and what data they are on where none is official."""
+    data = {column.data for column in report.columns}
+    local = [f"on {' and '.join(sorted(data))}, not official"] if data and "" not in data else []
     return " · ".join([*local, *([report.provenance] if report.provenance else [])])
 
 
@@ -100,7 +97,7 @@ def report_lists(report: Report) -> list[tuple[str, list[str]]]:
 
 
 def column_title(column: Column) -> str:
-    return column.task + ("" if column.official else " (local data)")
+    return column.task + (f" ({column.data})" if column.data else "")
 
 
 def model_title(model: ModelScores) -> str:
@@ -123,7 +120,7 @@ def revision_title(model: ModelScores) -> str:
 
 
 def row_marks(report: Report, row: Row) -> list[str]:
-    """What to know of a row. That all results are on local data is said once, not in every row."""
+    """What to know of a row. That no result is official is said once, not in every row."""
     some_official = any(column.official for column in report.columns)
     marks = {"untrained": row.untrained, "not official": some_official and not row.official}
     return [mark for mark, holds in marks.items() if holds]

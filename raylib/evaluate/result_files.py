@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from raylib.errors import UserError
-from raylib.evaluate.results import LOCAL_REVISION, ResultRecord, read_records
+from raylib.evaluate.results import LOCAL_REVISION, PART_REVISION, ResultRecord, read_records
 from raylib.storage import is_remote, join, read_text
 
 _UNUSABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, RecursionError)
@@ -183,7 +183,7 @@ def _task_scores(data: dict[str, Any], name: str, text: str, record: ResultRecor
     revision, date = str(data.get("dataset_revision", "")), data.get("date")
     return TaskScores(
         task=_clean(data["task_name"]),
-        official=revision != LOCAL_REVISION and (record is None or record.official),
+        official=revision not in (LOCAL_REVISION, PART_REVISION) and (record is None or record.official),
         untrained=record is not None and record.untrained,
         subsets=tuple(subsets),
         dataset_revision=_clean(revision),

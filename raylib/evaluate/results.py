@@ -38,6 +38,9 @@ RECORDS_FILE = "raylib.jsonl"
 LOCAL_REVISION = "local"
 """What stands for the data set's revision in a result that was not computed on the published data."""
 
+PART_REVISION = "part"
+"""The same, where only a part of the data was used (--limit)."""
+
 NO_REVISION = "no_revision_available"  # MTEB's own word for a model without a revision
 Status = Literal["success", "partial", "failed"]
 
@@ -97,7 +100,7 @@ def save_task_result(
     partial result (some languages or splits) of the same encoder joins the other parts of the one that is there.
 
     Scores are written as MTEB writes them: rounded to 6 decimals, an undefined metric as NaN. official=False writes
-    "local" for the data set's revision, so that the file cannot pass for a published benchmark's.
+    "local" (limited: "part") for the data set's revision, so that the file cannot pass for a published benchmark's.
     Raises UserError when the folder cannot be written to, or when a result on local data would replace an official one.
     """
     from mteb.cache import ResultCache
@@ -105,7 +108,7 @@ def save_task_result(
     folder = result_folder(output, meta)
     _check_file_name(task_result.task_name)
     if not official:
-        task_result = task_result.model_copy(update={"dataset_revision": LOCAL_REVISION})
+        task_result = task_result.model_copy(update={"dataset_revision": PART_REVISION if limited else LOCAL_REVISION})
     before = read_records(folder).get(task_result.task_name)
     if before is not None and before.official and not official:
         raise UserError(

@@ -197,6 +197,7 @@ def test_a_limit_keeps_the_first_queries_and_what_answers_them(place):
     assert outcome.summaries[0].variant and not outcome.summaries[0].official
     (result,) = place.out.rglob(f"{V1}.json")
     assert "experiments" in result.parts, "it never stands for the whole task's"
+    assert f"{V1} (a part of the data)" in (place.out / "leaderboard.md").read_text()
 
 
 def test_a_dry_run_writes_nothing_and_encodes_nothing(place, capsys):

@@ -192,6 +192,22 @@ def test_official_and_local_results_are_never_compared(tmp_path):
     assert "not official" in render_html(report)
 
 
+@pytest.mark.parametrize(
+    ("revisions", "told"),
+    [
+        (("part",), "a part of the data"),
+        (("local",), "local data"),
+        (("part", "local"), "local data, and a part of it"),
+    ],
+)
+def test_what_was_scored_is_said_where_it_is_not_the_published_data(tmp_path, revisions, told):
+    for revision in revisions:
+        write_result(tmp_path / revision / "r", "One", entry(0.5), revision=revision)
+    report = build_report(tmp_path)
+    assert f"One ({told})" in render_markdown(report) and f"on {told}, not official" in render_markdown(report)
+    assert f'<span class="mark">{told}</span>' in render_html(report)
+
+
 def test_a_broken_file_is_named_and_stops_nothing(two_models):
     folder = two_models / "org__a" / "main"
     write_meta(folder, "org/a")

@@ -123,6 +123,9 @@ def test_the_digest_is_that_of_the_encoder_too_and_of_nothing_else():
     assert digest(retrieval()) == digest(retrieval())
     assert digest(retrieval(), Letters("made/other")) != digest(retrieval())
     assert digest(retrieval(), limit=2) != digest(retrieval())
+    loaded, planned = load_task(retrieval(), official=True), {("t", "s", "d", "query"): (["q"], [b"k"])}
+    by_options = {loaded.digest("f", planned, options) for options in (None, {}, {"index": "Flat"}, {"index": "PQ4"})}
+    assert len(by_options) == 3, "how it was searched decides too"
     one_more = {"q0": {"d5": 1}, "q2": {"d1": 2, "d4": 0}, "q3": {"d3": 1}}
     assert digest(retrieval(judged=dict(reversed(one_more.items())))) == digest(retrieval())
 
