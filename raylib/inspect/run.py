@@ -24,10 +24,11 @@ from raylib.inspect.choose import (
 )
 from raylib.inspect.config import InspectConfig
 from raylib.inspect.draw import Drawer
+from raylib.inspect.heat_maps import HeatMaps
 from raylib.inspect.page import Summary, render
 from raylib.inspect.results import ModelFolder, choose_model, choose_task, models_with_details, run_settings
-from raylib.inspect.vectors import NoHeatMapError, StoredVectors, open_vectors
-from raylib.inspect.view import Chosen, Drawn
+from raylib.inspect.vectors import NoHeatMapError, open_vectors
+from raylib.inspect.view import Chosen
 from raylib.metrics.details import Details, read_details
 
 
@@ -89,10 +90,7 @@ def inspect_run(config: InspectConfig) -> Written:
     missing = sorted({f"{q.split}/{q.subset}" for q in queries if (q.split, q.subset) not in data})
     if missing:
         raise UserError(f"{task_name} has no {', '.join(missing)}, which the details are of; its data has changed")
-    notes, vectors = _vectors(config, details.contents, settings)
-    drawer = Drawer(data, config.top_k, vectors)
-    drawn = drawer.draw(chosen, config.max_bytes)
-    drawn = Drawn(drawn.queries, drawn.pages, [*notes, *drawn.notes])
+    drawn = Drawer(data, config.top_k, _heat_maps(config, details.contents, settings)).draw(chosen, config.max_bytes)
     path = config.output or storage.join(config.results, "inspect", f"{_file_name(f'{model.title}_{task_name}')}.html")
     content = render(summary, drawn).encode()
     with storage.atomic_write(path) as stream:
@@ -142,15 +140,15 @@ def _chosen(
     return [Chosen(q, values[q], hits[q], (others or {}).get(q), other_hits.get(q, [])) for q in queries]
 
 
-def _vectors(
-    config: InspectConfig, contents: pa.Table | None, settings: dict[str, Any]
-) -> tuple[list[str], StoredVectors | None]:
+def _heat_maps(config: InspectConfig, contents: pa.Table | None, settings: dict[str, Any]) -> HeatMaps:
     if not config.heat_map:
-        return [], None
+        return HeatMaps(None)
     try:
-        return [], open_vectors(contents, settings, config.results)
+        return HeatMaps(open_vectors(contents, settings, config.results))
     except NoHeatMapError as error:
-        return [f"No heat maps: {error}."], None
+        found = HeatMaps(None)
+        found.notes.append(f"No heat maps: {error}.")
+        return found
 
 
 def _part(config: InspectConfig) -> str:

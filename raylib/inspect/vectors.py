@@ -76,11 +76,13 @@ class StoredVectors:
         words = self.encoder.token_texts({"text": [text]})[0] if text else None
         return words if words is not None and len(words) == n_vectors else [str(i + 1) for i in range(n_vectors)]
 
-    def match(self, query_TD: np.ndarray, page_TD: np.ndarray, size: tuple[int, int], text: str | None) -> Match | None:
-        """None where the model has no patches, or the stored vectors are not those of this page's patches."""
+    def match(self, query_TD: np.ndarray, page_TD: np.ndarray, size: tuple[int, int], text: str | None) -> Match | str:
+        """A reason where the model has no patches, or the stored vectors are not those of this page's patches."""
         tokens = self.grid(size, text)
-        if tokens is None or tokens.max() >= len(page_TD):
-            return None
+        if tokens is None:
+            return "this model does not say where its vectors are on a page"
+        if tokens.max() >= len(page_TD):
+            return f"the store has {len(page_TD)} vectors of a page, its patches go up to {int(tokens.max()) + 1}"
         return match(query_TD, page_TD, tokens)
 
 

@@ -274,7 +274,7 @@ def test_the_page_stays_within_its_bytes(written):
     done, page = written(max_bytes=1)
     assert done.queries == 1 and not page.all(".heat") and len(page.all("symbol")) == 4 and per_page > 0
     assert done.notes == [
-        "Heat maps end at query 0: --max-bytes is 1.",
+        "Heat maps are left out from query 1 on: --max-bytes is 1.",
         "2 more queries are left out: --max-bytes is 1.",
     ]
 
