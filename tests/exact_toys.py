@@ -76,3 +76,33 @@ def batch_mean() -> BatchMean:
 
 def call_mean() -> CallMean:
     return CallMean()
+
+
+LATE_MOCKS = (
+    "MockAny2AnyRetrievalI2TTask",
+    "MockAny2AnyRetrievalT2ITask",
+    "MockBitextMiningTask",
+    "MockInstructionReranking",
+    "MockInstructionRetrieval",
+    "MockMultiChoiceTask",
+    "MockMultilingualBitextMiningTask",
+    "MockMultilingualInstructionReranking",
+    "MockMultilingualInstructionRetrieval",
+    "MockMultilingualMultiChoiceTask",
+    "MockMultilingualParallelBitextMiningTask",
+    "MockMultilingualRerankingTask",
+    "MockMultilingualRetrievalTask",
+    "MockRerankingTask",
+    "MockRetrievalDialogTask",
+    "MockRetrievalTask",
+    "MockTextZeroShotClassificationTask",
+)
+"""What MTEB itself can do with padded token matrices."""
+
+
+def unequal(got: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    """Where two runs differ by anything at all; NaN equals NaN."""
+    if got.keys() != expected.keys():
+        return [f"only one run has {sorted(got.keys() ^ expected.keys())}"]
+    same = {k: got[k] == expected[k] or (got[k] != got[k] and expected[k] != expected[k]) for k in expected}
+    return [f"{k}: {got[k]}, expected {expected[k]}" for k in expected if not same[k]]

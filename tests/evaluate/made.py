@@ -121,3 +121,7 @@ class Unloadable(Letters):
 
 def unloadable() -> Letters:
     return Unloadable("tests.evaluate.made:unloadable")
+
+
+def words() -> Words:
+    return Words("tests.evaluate.made:words", modalities=["text"])
