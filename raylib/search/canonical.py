@@ -80,13 +80,13 @@ def _maxsim_pairs(
     side = QuerySide(queries)
     order = np.argsort(document_P, kind="stable")
     runs = np.split(order, np.flatnonzero(np.diff(document_P[order])) + 1)
-    asked = documents.take(document_P[[run[0] for run in runs]])
+    asked = document_P[[run[0] for run in runs]]
 
     def score(group: np.ndarray) -> None:
         for n in group:
-            scores[runs[n]] = side.take(query_P[runs[n]]).score(asked.take([n]))[0]
+            scores[runs[n]] = side.take(query_P[runs[n]]).score(documents.take(asked[n : n + 1]))[0]
 
-    for_each_group(score, asked)
+    for_each_group(score, documents.token_counts[asked])
     return scores
 
 

@@ -43,7 +43,7 @@ def estimate(queries: Embeddings, documents: Embeddings, precision: str, *, memo
                 best_NT = side.best(document_TD)[None]
             rows_NQ[group] = np.add.reduceat(best_NT, starts, axis=1)
 
-        for_each_group(work, documents)
+        for_each_group(work, documents.token_counts)
         scores[first:last] = rows_NQ.T
     return scores
 

@@ -10,7 +10,7 @@ time of all products in float32, and any filter gives the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -73,7 +73,7 @@ def maxsim(
         def score(group: np.ndarray, side: QuerySide = side, rows_NQ: np.ndarray = rows_NQ) -> None:
             rows_NQ[group] = side.score(documents.take(group))
 
-        for_each_group(score, documents)
+        for_each_group(score, documents.token_counts)
         scores[first:last] = rows_NQ.T
     return scores
 
@@ -176,12 +176,12 @@ def query_chunks(queries: Embeddings, memory: int) -> Iterator[tuple[int, int]]:
         first = max(first + 1, end)
 
 
-def for_each_group(work: Any, documents: Embeddings) -> None:
+def for_each_group(work: Callable[[np.ndarray], None], counts: np.ndarray) -> None:
     """`work` on the positions of every document, on as many threads as torch may use: long documents alone, short ones
-    in groups. One product is too little work to be shared among threads, and on a busy machine they wait for each other
+    in groups. counts [n_documents]: their tokens. One product is too little work to be shared among threads, and on a busy machine they wait for each other
     longer than they compute."""
     with _single_threaded_torch() as n_threads:
-        groups = list(_groups(documents.token_counts))
+        groups = list(_groups(counts))
         if n_threads == 1:
             for group in groups:
                 work(group)
