@@ -1,5 +1,6 @@
 """The command line: what it accepts, what it refuses in one line, and how fast it answers."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import time
 
 import pytest
 
-from raylib import __version__
+from raylib import __version__, cli
 from raylib.cli import main, parse
 from raylib.commands import ListConfig, ReportConfig
 from raylib.errors import ModelError, RaylibError, UnknownNameError, UserError
@@ -49,7 +50,9 @@ def yaml_file(tmp_path):
 # Help.
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["evaluate", "--help"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["--help"], *([name, "--help"] for name in ("evaluate", "score", "compare"))], ids=" ".join
+)
 def test_help_answers_at_once_and_imports_nothing_heavy(arguments):
     times = []
     for _ in range(3):
@@ -64,9 +67,17 @@ def test_the_overview_names_every_job_with_its_purpose(capsys):
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
     lines = ("evaluate Score embedding models", "inspect-run Write a page", "list Show what can be")
+    lines += ("score Score vectors that are already there", "compare Compare two runs query by query")
     for line in (*lines, "report Rebuild leaderboard.md"):
         assert line in " ".join(out.split())
     assert max(map(len, out.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("command", cli._JOBS)
+def test_every_command_has_settings_and_something_that_runs_it(command):
+    config_class, run = map(cli._load, cli._JOBS[command])
+    assert dataclasses.is_dataclass(config_class) and callable(run)
+    assert run.__annotations__ == {"config": config_class.__name__, "return": "int"}
 
 
 def test_help_of_evaluate_shows_every_setting(capsys):
@@ -118,7 +129,7 @@ FLAGS = [
         "ray://h",
     ],
     *["--index", "IVF8,Flat", "--candidates", "int8", "--oversample", "9", "--token-pooling", "2"],
-    *["--limit", "10", "--allow-errors", "5", "--overwrite", "--dry-run", "--quiet"],
+    *["--limit", "10", "--keep-rankings", "7", "--allow-errors", "5", "--overwrite", "--dry-run", "--quiet"],
 ]
 YAML = """
 model: [a/b, "pkg.mod:factory"]
@@ -149,6 +160,7 @@ candidates: int8
 oversample: 9
 token-pooling: 2
 limit: 10
+keep-rankings: 7
 allow-errors: 5
 overwrite: yes
 dry_run: true
@@ -183,6 +195,7 @@ SAID = EvaluateConfig(
     oversample=9,
     token_pooling=2,
     limit=10,
+    keep_rankings=7,
     allow_errors=5,
     overwrite=True,
     dry_run=True,
@@ -192,7 +205,7 @@ SAID = EvaluateConfig(
 
 def test_flags_and_a_yaml_file_say_the_same(yaml_file):
     untold = {name for name, value in vars(EvaluateConfig()).items() if getattr(SAID, name) == value}
-    assert untold == {"local"}, "every setting but the one that excludes --address is in this test"
+    assert untold == {"local", "exact_mteb"}, "every setting but those that exclude another is in this test"
     assert vars(read(*FLAGS)) == vars(SAID) == vars(read("--config", yaml_file(YAML)))
 
 
