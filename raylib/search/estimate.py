@@ -1,7 +1,8 @@
 """MaxSim in few bits, to choose candidates by: one product per pair of tokens and nothing else.
 
 int8: the error of a product of unit vectors is about 0.001; bfloat16: a quarter of that. Short documents, whose
-products are too small to be worth a conversion, are computed in float32.
+products are too small to be worth a conversion, are computed in float64: an estimate has the same bits whatever is
+estimated beside it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def estimate(queries: Embeddings, documents: Embeddings, precision: str, *, memo
             members = documents.take(group)
             document_TD = members.values.astype(np.float32, copy=False)
             if len(group) > 1 or len(document_TD) <= _SHORT_TOKENS:
-                best_NT = np.maximum.reduceat(multiply(document_TD, tokens_TD), members.offsets[:-1], axis=0)
+                products = multiply(document_TD.astype(np.float64), tokens_TD.astype(np.float64))
+                best_NT = np.maximum.reduceat(products, members.offsets[:-1], axis=0).astype(np.float32)
             else:
                 best_NT = side.best(document_TD)[None]
             rows_NQ[group] = np.add.reduceat(best_NT, starts, axis=1)
