@@ -7,7 +7,6 @@ resume. What runs in each stage is `raylib.evaluate.encode`; this module only sa
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 import time
 import warnings
@@ -22,9 +21,9 @@ import ray.data
 import ray.exceptions
 from ray.data import ActorPoolStrategy, DataContext
 
-from raylib.cluster.session import MAX_ATTEMPTS, Workers, portable, started_here, worker_failure
+from raylib.cluster.session import MAX_ATTEMPTS, Workers, portable, worker_failure
+from raylib.cluster.shared_store import require_store, store_marker
 from raylib.cluster.ship import ShippedSource, ship
-from raylib.errors import StoreError
 from raylib.evaluate.contents import Source
 from raylib.evaluate.encode import EncodeReport, Prepared, Progress, prepare, run_forward
 from raylib.evaluate.plan import MicroBatch
@@ -101,7 +100,7 @@ class RayDataStage:
         most_batches = _MAX_IMAGE_BATCHES_PER_PART if images else _MAX_TEXT_BATCHES_PER_PART
         receipts = rows.map_batches(
             _Forward,
-            fn_constructor_args=(encoder, None if split else shipped, shelf, _shared_marker(shelf), workers.cpus),
+            fn_constructor_args=(encoder, None if split else shipped, shelf, store_marker(shelf), workers.cpus),
             compute=ActorPoolStrategy(min_size=min(workers.minimum, most), max_size=most, initial_size=most),
             batch_size=max(1, min(most_batches, len(batches) // _PARTS_PER_RUN)),
             batch_format="pyarrow",
@@ -160,11 +159,7 @@ class _Forward:
         import torch
 
         torch.set_num_threads(threads)
-        if marker is not None and not os.path.exists(marker):
-            raise StoreError(
-                f"a worker on {os.uname().nodename} does not see the store at {self.shelf.folder}. On a cluster of "
-                "several machines put --store on a file system that all of them share, or on s3:// or gs://."
-            )
+        require_store(marker)
         self.encoder.load()
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -212,9 +207,3 @@ _encoders: dict[str, Encoder] = {}
 def _process_encoder(encoder: Encoder) -> Encoder:
     """The encoder of this process: its tokenizer or image processor is loaded once, not once per task."""
     return _encoders.setdefault(encoder.fingerprint, encoder)
-
-
-def _shared_marker(shelf: Shelf) -> str | None:
-    """A file that workers look for before they write, where it is not known that they share this disk."""
-    path = os.path.join(shelf.folder, "encoder.json")
-    return os.path.abspath(path) if not started_here() and os.path.exists(path) else None

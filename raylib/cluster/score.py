@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import os
 import queue
 import threading
 from concurrent.futures import Future
@@ -19,7 +18,8 @@ import ray.exceptions
 
 from raylib.cluster.session import MAX_ATTEMPTS, Workers, portable, started_here, take_for_started_here
 from raylib.cluster.shared_pool import SharedPool
-from raylib.errors import ModelError, StoreError
+from raylib.cluster.shared_store import require_store, store_marker
+from raylib.errors import ModelError
 from raylib.evaluate.job import ScoreHere
 from raylib.evaluate.model import StoreModel
 from raylib.evaluate.score_task import Scored, Scorer, ScoreUnit
@@ -52,12 +52,7 @@ class _ScoreWorker:
         self, model: StoreModel | SearchModel, task: LoadedTask, batch_size: int, keep: int, marker: str | None
     ) -> Scored | Exception:
         try:
-            if marker is not None and not os.path.exists(marker):
-                raise StoreError(
-                    f"a worker on {os.uname().nodename} does not see the store at {os.path.dirname(marker)}. On a "
-                    "cluster of several machines put --store on a file system that all of them share, or on s3:// or "
-                    "gs://."
-                )
+            require_store(marker)
             if isinstance(model, StoreModel):
                 model.shelf = self._shelves.setdefault(model.shelf.folder, model.shelf)
             scored = self._scorer(ScoreUnit(model, task, batch_size, keep))
@@ -171,10 +166,7 @@ def _travels(unit: ScoreUnit) -> bool:
 
 def _marker(unit: ScoreUnit) -> str | None:
     """A file of the store that the process must see, where it is not known that it shares this disk."""
-    if started_here() or not isinstance(unit.model, StoreModel):
-        return None
-    path = os.path.join(unit.model.shelf.folder, "encoder.json")
-    return os.path.abspath(path) if os.path.exists(path) else None
+    return store_marker(unit.model.shelf) if isinstance(unit.model, StoreModel) else None
 
 
 def _lost(unit: ScoreUnit, error: ray.exceptions.RayError) -> Exception:

@@ -29,7 +29,7 @@ def not_pooled(shelf: Shelf, keys: Sequence[bytes], factor: int) -> list[bytes]:
     pooled = pooled_shelf(shelf, factor)
     pooled.refresh()
     there = pooled.contains(keys)
-    return [keys[i] for i in np.flatnonzero(~there)]
+    return [key for key, found in zip(keys, there, strict=True) if not found]
 
 
 def describe_pooled(shelf: Shelf, factor: int) -> None:

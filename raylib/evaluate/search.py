@@ -22,7 +22,7 @@ from raylib.search.compress import bytes_per_token
 from raylib.search.engine import Ranked, Search, content_ranks, documents_of
 from raylib.search.options import SearchOptions
 from raylib.store.embeddings import Shelf
-from raylib.types import Embeddings, Similarity
+from raylib.types import Similarity
 
 _SAMPLED_QUERIES = 100
 """Queries that are searched exactly as well, to say what other options lose."""
@@ -194,13 +194,3 @@ def naming(request: SearchRequest) -> Iterator[None]:
         elif error.side == "document" and len(request.document_ids):
             name = request.document_ids[int(np.flatnonzero(request.owners == error.position)[0])]
         raise BadVectorError(error.side, error.position, error.reason, name) from error
-
-
-def rank_contents(
-    queries: Embeddings, pieces: Iterator[tuple[np.ndarray, Embeddings]], request: SearchRequest
-) -> Ranked:
-    """The best contents of a part of the corpus: what a shard of a search does."""
-    running = Search(queries, request.similarity, request.k, request.content_ranks(), request.options)
-    for block in blocks(pieces, request.similarity):
-        running.add(block)
-    return running.found()
