@@ -24,6 +24,7 @@ from raylib.evaluate.plan import MicroBatch
 from raylib.evaluate.progress import Reporter
 from raylib.evaluate.results import RunSummary
 from raylib.evaluate.score_task import Scored, Scorer, ScoreUnit
+from raylib.evaluate.search import SearchStage, search_locally
 from raylib.evaluate.task_data import LoadedTask, load_task
 from raylib.models.protocol import Encoder, ModelSpec
 from raylib.store.embeddings import Shelf
@@ -88,6 +89,10 @@ class Backend(Protocol):
         """For the whole job."""
         ...
 
+    def search_stage(self) -> SearchStage:
+        """For the searches of tasks."""
+        ...
+
     def parallel_models(self) -> int:
         """How many models there is room for side by side."""
         ...
@@ -113,6 +118,9 @@ class LocalBackend:
 
     def score_stage(self) -> ScoreStage:
         return ScoreHere()
+
+    def search_stage(self) -> SearchStage:
+        return search_locally
 
     def parallel_models(self) -> int:
         return 1
@@ -166,7 +174,8 @@ class EvaluateJob:
             raise UserError(f"no task could be loaded: {'; '.join(self.load_failures.values())}")
         for name, reason in self.load_failures.items():
             self.reporter.warn(f"✗ {name}: {reason}")
-        runs = [ModelRun(model, self.config, self.backend.request_stage(), self.reporter) for model in models]
+        backend, search = self.backend, self.backend.search_stage()
+        runs = [ModelRun(model, self.config, backend.request_stage(), search, self.reporter) for model in models]
         for run in runs:
             for name, error in self.load_failures.items():
                 run.summary.tasks_failed.append({"task_name": name, "error": error})
@@ -236,9 +245,11 @@ class EvaluateJob:
         units = run.units(self.tasks) if run.encoded(encoded) else []
         running = {}
         self._n_encoded += 1
-        for unit in units:
+        alone = len(units) == 1
+        while units:
+            unit = units.pop(0)  # the last reference to a scored unit: what it read of its corpus goes with it
             unit.place = (self._n_encoded, -unit.task.cost)
-            future = scorer.submit(unit, alone=len(units) == 1)
+            future = scorer.submit(unit, alone=alone)
             if future.done():
                 run.take(unit, future)
             else:

@@ -17,6 +17,7 @@ from raylib.evaluate.plan import Plan
 from raylib.evaluate.progress import Reporter, quality_line
 from raylib.evaluate.results import RunSummary, result_folder, task_entry
 from raylib.evaluate.score_task import Scored, ScoreUnit
+from raylib.evaluate.search import SearchStage
 from raylib.evaluate.task_data import LoadedTask
 from raylib.evaluate.task_results import TaskResults
 from raylib.models.protocol import Encoder
@@ -33,7 +34,12 @@ class ModelRun:
     step that fails says so in the summary and gives False; the steps after it are then left out, but for `finish`."""
 
     def __init__(
-        self, model: Encoder | SearchModel, config: EvaluateConfig, request_stage: EncodeStage, reporter: Reporter
+        self,
+        model: Encoder | SearchModel,
+        config: EvaluateConfig,
+        request_stage: EncodeStage,
+        search_stage: SearchStage,
+        reporter: Reporter,
     ) -> None:
         self.model, self.spec, self.config, self.reporter = model, model.spec, config, reporter
         self.task_results: list[TaskResult] = []
@@ -41,7 +47,7 @@ class ModelRun:
             self.spec.name, list(config.benchmarks or config.tasks), config=config.as_dict(), untrained=self.untrained
         )
         self.store_model: StoreModel | None = None
-        self._request_stage = request_stage
+        self._request_stage, self._search_stage = request_stage, search_stage
         self._plan: Plan | None = None
         self._planned: dict[str, SubsetKeys] = {}
         self._timings: dict[str, float] = {}
@@ -67,6 +73,10 @@ class ModelRun:
                     self._planned[loaded.name] = loaded.plan(self._plan)
                 self._shelf = Shelf(self.config.store_folder, self.model.fingerprint)
                 self.store_model = self._store_model({})
+            elif not self.config.search_options().exact:
+                raise ModelError(
+                    f"{self.spec.name} searches by itself; leave out --index, --candidates, --token-pooling"
+                )
         except Exception as error:
             return self._failed(error)
         self._timings["plan"] = time.perf_counter() - start
@@ -82,6 +92,8 @@ class ModelRun:
             planned=planned,
             allow_bad=self.config.allow_errors > 0,
             experiment=self.config.experiment(),
+            search_stage=self._search_stage,
+            search_options=self.config.search_options(),
         )
 
     def _skip_what_it_cannot_read(self, tasks: Sequence[LoadedTask]) -> None:

@@ -152,14 +152,34 @@ def test_what_a_search_says_of_itself_is_told_and_kept(run, tmp_path, monkeypatc
 
     def measured(self, unit):
         found = score_unit(self, unit)
-        found.quality = {("test", "default"): {"recall": 0.9, "index": "IVF4,Flat"}, ("test", "b"): {"recall": 0.75}}
+        found.quality = {("test", "default"): {"recall_at_10": 0.9}, ("test", "b"): {"recall_at_10": 0.75}}
         return found
 
     monkeypatch.setattr(Scorer, "__call__", measured)
     write_v1(tmp_path / "data")
     for took in (" s", "known"):
         summary = run().summaries[0].to_dict()
-        assert summary["search"][V1]["test/default"] == {"recall": 0.9, "index": "IVF4,Flat"}
-        assert f"{took}; recall 0.75)" in capsys.readouterr().out, "the worst of the subsets"
+        assert summary["search"][V1]["test/default"] == {"recall_at_10": 0.9}
+        assert f"{took}; recall_at_10 0.75)" in capsys.readouterr().out, "the worst of the subsets"
     (records,) = (tmp_path / "out").rglob("raylib.jsonl")
-    assert json.loads(records.read_text())["quality"]["test/b"] == {"recall": 0.75}
+    assert json.loads(records.read_text())["quality"]["test/b"] == {"recall_at_10": 0.75}
+
+
+def test_an_index_is_measured_and_is_another_result(run, tmp_path, scored, capsys):
+    """Four pages, of which a flat index finds all."""
+    write_v1(tmp_path / "data")
+    run()
+    outcome = run(index="Flat")
+    assert scored == [V1, V1] and len(list((tmp_path / "out").rglob("rankings.parquet"))) == 2
+    (found,) = outcome.summaries[0].search[V1].values()
+    assert found["recall_at_4"] == 1 and "; recall_at_4 1, " in capsys.readouterr().out
+    run(index="Flat")
+    assert scored == [V1, V1], "known"
+
+
+def test_a_model_that_searches_by_itself_has_no_options_of_search(run, tmp_path):
+    write_v1(tmp_path / "data")
+    with pytest.raises(AssertionError):
+        run("raylib/bm25", tasks=["StdlibPagesT2T"], data_root=None, limit=5, index="Flat")
+    (path,) = (tmp_path / "out" / "runs").glob("*.json")
+    assert "searches by itself; leave out --index" in json.loads(path.read_text())["error"]

@@ -3,7 +3,7 @@
 import pytest
 
 from raylib.evaluate import progress
-from raylib.evaluate.progress import BarReporter, PlainReporter, QuietReporter, progress_line, reporter
+from raylib.evaluate.progress import BarReporter, PlainReporter, QuietReporter, progress_line, quality_line, reporter
 
 
 @pytest.mark.parametrize(
@@ -78,3 +78,12 @@ def test_names_are_never_read_as_markup(capsys):
 def test_the_reporter_fits_where_the_output_goes(monkeypatch, quiet, terminal, kind):
     monkeypatch.setattr(progress.sys.stdout, "isatty", lambda: terminal, raising=False)
     assert type(reporter(quiet)) is kind
+
+
+def test_what_a_search_says_of_itself_is_the_worst_of_its_subsets():
+    sizes = {"bytes_per_document": 32.0, "bytes_per_document_float32": 512.0}
+    assert quality_line({}) == quality_line({"test/en": {"index": "Flat"}}) == ""
+    assert (
+        quality_line({"test/en": {"recall_at_10": 0.98765, **sizes}, "test/fr": {"recall_at_10": 1.0, **sizes}})
+        == "; recall_at_10 0.9877, 32 of 512 bytes a document"
+    )

@@ -8,7 +8,14 @@ import pytest
 from rich.console import Console
 
 from raylib.errors import UserError
-from raylib.evaluate.report import build_report, metric_title, print_leaderboard, render_html, write_leaderboard
+from raylib.evaluate.report import (
+    build_report,
+    metric_title,
+    print_leaderboard,
+    render_html,
+    render_markdown,
+    write_leaderboard,
+)
 from raylib.evaluate.results import RunSummary, save_task_result
 
 

@@ -50,8 +50,13 @@ def test_measures_per_query():
     # The grade 2 in the second place; ideally it is first and the grade 1, which was not found, second.
     ndcg = (2 / math.log2(3)) / (2 + 1 / math.log2(3))
     assert first == {
-        **{"split": "test", "subset": "default", "query_id": "q1", "n_relevant": 2},
-        **{"ndcg_at_5": pytest.approx(ndcg), "recall_at_5": 0.5, "mrr_at_10": 0.5},
+        "split": "test",
+        "subset": "default",
+        "query_id": "q1",
+        "n_relevant": 2,
+        "ndcg_at_5": pytest.approx(ndcg),
+        "recall_at_5": 0.5,
+        "mrr_at_10": 0.5,
     }
     assert second["query_id"] == "q2" and second["n_relevant"] == 0 and second["ndcg_at_5"] == 0
     assert table.schema.field("n_relevant").type == pa.int32() and table.schema.field("ndcg_at_5").type == pa.float64()
