@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from raylib import storage
 from raylib.errors import UserError
-from raylib.metrics.measures import DEFAULT_MEASURES, means, parse_measure, per_query
+from raylib.metrics.details import details_of
+from raylib.metrics.measures import DEFAULT_MEASURES, means, parse_measure
 from raylib.metrics.qrels import Qrels, read_qrels
 from raylib.metrics.runs import Run, read_run, unfit_id, write_run
 from raylib.score.config import ScoreConfig
@@ -25,17 +26,25 @@ RUN_FILE, QUERIES_FILE, SUMMARY_FILE = "run.trec", "queries.parquet", "summary.j
 
 @dataclass
 class Outcome:
-    """What was scored. values: measure → query id → value. notes: what a reader should know, one line each."""
+    """What was scored. queries: one row a scored query, in the columns of a details folder's queries.parquet. notes:
+    what a reader should know, one line each."""
 
     run: Run
-    qrels: Qrels
-    values: dict[str, dict[str, float]]
     read: dict[str, Any]
     search: dict[str, Any] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     where: tuple[str, str, str] = ("", "", "")
     """Task, split and subset, where the vectors' source names them."""
+
+    queries: pa.Table = field(default_factory=lambda: pa.table({}))
+
+    @property
+    def values(self) -> dict[str, dict[str, float]]:
+        """Measure → query id → value."""
+        ids = self.queries.column("query_id").to_pylist()
+        names = [f.name for f in self.queries.schema if f.type == pa.float64()]
+        return {name: dict(zip(ids, self.queries.column(name).to_pylist(), strict=True)) for name in names}
 
     @property
     def means(self) -> dict[str, float]:
@@ -71,8 +80,8 @@ def score(config: ScoreConfig) -> Outcome:
     assert config.qrels is not None
     qrels = read_qrels(config.qrels)
     outcome = _score_run(config, qrels) if config.run is not None else _score_vectors(config, qrels)
-    outcome.values = per_query(outcome.run, qrels, measures)
-    outcome.counts["queries_scored"] = len(next(iter(outcome.values.values())))
+    outcome.queries = details_of(*outcome.where[1:], outcome.run, qrels, 0, measures).queries
+    outcome.counts["queries_scored"] = len(outcome.queries)
     _write(outcome, config)
     return outcome
 
@@ -90,7 +99,7 @@ def _score_vectors(config: ScoreConfig, qrels: Qrels) -> Outcome:
     search = {"similarity": similarity, "top_k": config.top_k, **options, "quality": quality}
     counts = {"queries": len(queries.ids), "documents": len(documents.ids), **counts}
     where = tuple(queries.described.get(name, "") for name in ("task", "split", "subset"))
-    return Outcome(run, qrels, {}, read, search, counts, notes, where)  # pyright: ignore[reportArgumentType]
+    return Outcome(run, read, search, counts, notes, where)  # pyright: ignore[reportArgumentType]
 
 
 def _score_run(config: ScoreConfig, qrels: Qrels) -> Outcome:
@@ -105,12 +114,14 @@ def _score_run(config: ScoreConfig, qrels: Qrels) -> Outcome:
             "expected the same ids in both"
         )
     notes = []
-    _note(counts, notes, "run_queries_without_judgements", unjudged, "queries of the run are not judged: left out")
+    _note(counts, notes, "run_queries_without_judgements", unjudged, "queries of the run without judgements, left out")
     if config.complete:
         run.update({query: {} for query in absent})
-    fate = "count as 0" if config.complete else "left out (--complete counts them as 0)"
-    _note(counts, notes, "judged_queries_without_results", absent, f"judged queries have no result in the run: {fate}")
-    return Outcome(run, qrels, {}, {"run": config.run, "qrels": config.qrels}, {}, counts, notes)
+    fate = "counted as 0" if config.complete else "left out (--complete counts them as 0)"
+    _note(
+        counts, notes, "judged_queries_without_results", absent, f"judged queries without a result in the run, {fate}"
+    )
+    return Outcome(run, {"run": config.run, "qrels": config.qrels}, {}, counts, notes)
 
 
 def _check_judgements(
@@ -132,11 +143,11 @@ def _check_judgements(
             f"none of the {len(judged)} documents that {config.qrels} judge ({listed(judged)}) is in "
             f"{config.documents} ({listed(sorted(documents))}); expected the same ids in both"
         )
-    _note(counts, notes, "unknown_queries", unknown, "queries of the qrels have no vector: left out")
-    text = "documents of the qrels have no vector: they count as not found"
+    _note(counts, notes, "unknown_queries", unknown, "queries of the qrels without a vector, left out")
+    text = "documents of the qrels without a vector, counted as not found"
     _note(counts, notes, "unknown_documents", strange, text)
     unjudged = sorted(queries - qrels.keys())
-    _note(counts, notes, "queries_without_judgements", unjudged, "queries are not judged: ranked, not scored")
+    _note(counts, notes, "queries_without_judgements", unjudged, "queries without judgements, ranked and not scored")
     return counts, notes
 
 
@@ -144,7 +155,7 @@ def _note(counts: dict[str, int], notes: list[str], name: str, ids: Iterable[str
     ids = list(ids)
     counts[name] = len(ids)
     if ids:
-        notes.append(f"{len(ids)} {text} ({listed(ids)})")
+        notes.append(f"{text}: {len(ids)} ({listed(ids)})")
 
 
 def _described(side: Vectors) -> dict[str, Any]:
@@ -162,21 +173,5 @@ def _write(outcome: Outcome, config: ScoreConfig) -> None:
         storage.remove(storage.join(folder, RUN_FILE))  # one of an earlier run is not of this one
         outcome.notes.append(f"{RUN_FILE} is not written: the id {unfit!r} holds white space, TREC's separator")
     with storage.atomic_write(storage.join(folder, QUERIES_FILE)) as stream:
-        pq.write_table(_query_table(outcome), stream)
+        pq.write_table(outcome.queries, stream)
     storage.write_text(storage.join(folder, SUMMARY_FILE), json.dumps(outcome.summary(), indent=2) + "\n")
-
-
-def _query_table(outcome: Outcome) -> pa.Table:
-    """One row a scored query, in the columns of a details folder's queries.parquet."""
-    ids = list(next(iter(outcome.values.values())))
-    _, split, subset = outcome.where
-    relevant = [sum(grade > 0 for grade in outcome.qrels[query].values()) for query in ids]
-    columns: dict[str, Any] = {
-        "split": pa.array([split] * len(ids), pa.string()),
-        "subset": pa.array([subset] * len(ids), pa.string()),
-        "query_id": pa.array(ids, pa.string()),
-        "n_relevant": pa.array(relevant, pa.int32()),
-    }
-    for name, values in outcome.values.items():
-        columns[name] = pa.array([values[query] for query in ids], pa.float64())
-    return pa.table(columns)

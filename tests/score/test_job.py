@@ -120,9 +120,9 @@ def test_ids_that_only_one_side_knows_are_counted_and_named(tmp_path):
     assert outcome.counts["unknown_queries"] == 7 and outcome.counts["unknown_documents"] == 1
     assert outcome.counts["queries_without_judgements"] == 2 and outcome.counts["queries_scored"] == 1
     assert outcome.notes == [
-        "7 queries of the qrels have no vector: left out (x0, x1, x2, x3, x4 and 2 more)",
-        "1 documents of the qrels have no vector: they count as not found (gone)",
-        "2 queries are not judged: ranked, not scored (q2, q3)",
+        "queries of the qrels without a vector, left out: 7 (x0, x1, x2, x3, x4 and 2 more)",
+        "documents of the qrels without a vector, counted as not found: 1 (gone)",
+        "queries without judgements, ranked and not scored: 2 (q2, q3)",
     ]
     assert outcome.values["recall_at_5"] == {"q1": 0.5}, "a relevant document that nothing can find is missed"
     assert sorted(outcome.run) == ["q1", "q2", "q3"]
@@ -162,12 +162,12 @@ def test_a_run_file_with_other_queries_than_the_judgements(tmp_path):
     assert outcome.counts["run_queries_without_judgements"] == 2
     assert outcome.counts["judged_queries_without_results"] == 2
     assert outcome.notes == [
-        "2 queries of the run are not judged: left out (u1, u2)",
-        "2 judged queries have no result in the run: left out (--complete counts them as 0) (q2, q3)",
+        "queries of the run without judgements, left out: 2 (u1, u2)",
+        "judged queries without a result in the run, left out (--complete counts them as 0): 2 (q2, q3)",
     ]
     complete = score(ScoreConfig(**given, metrics=["mrr_at_5"], complete=True))
     assert complete.values == {"mrr_at_5": {"q1": 1.0, "q2": 0.0, "q3": 0.0}}
-    assert complete.means == {"mrr_at_5": pytest.approx(1 / 3)} and "count as 0" in complete.notes[1]
+    assert complete.means == {"mrr_at_5": pytest.approx(1 / 3)} and "counted as 0" in complete.notes[1]
 
 
 # What cannot be scored.
@@ -225,7 +225,7 @@ def test_on_the_terminal(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "3 of 3 queries scored · 4 documents · cosine, top 1000" in out
     assert f"ndcg_at_5  {sum(NDCG_5.values()) / 3:.5f}" in out
-    assert "note: 1 queries of the qrels have no vector: left out (x)" in out and str(tmp_path / "out") in out
+    assert "note: queries of the qrels without a vector, left out: 1 (x)" in out and str(tmp_path / "out") in out
 
 
 def test_vectors_are_read_from_the_file_in_blocks(tmp_path, monkeypatch):
