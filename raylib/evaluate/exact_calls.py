@@ -44,11 +44,13 @@ class Call:
 @dataclass(frozen=True)
 class Cut:
     """The rows start:stop of a call. per_call: rows that the model is given at a time, longest first and each lot one
-    batch; None gives it all of them at once, in batches of the call's loader."""
+    batch; None gives it all of them at once, in batches of the call's loader. apart: a model that pads texts and images
+    of fused contents each for itself gives them as a pair."""
 
     start: int
     stop: int
     per_call: int | None = None
+    apart: bool = False
 
 
 class ItemRows:
@@ -91,34 +93,45 @@ def in_memory(rows: Any) -> Any:
     return copy.with_format(**rows.format) if rows.format["type"] is not None else copy
 
 
-def cuts_of(n: int, unit: int, workers: int, *, images: bool, per_call: int | None = None) -> list[Cut]:
+def cuts_of(
+    n: int, unit: int, workers: int, *, images: bool, per_call: int | None = None, apart: bool = False
+) -> list[Cut]:
     """Rows 0:n in cuts of whole units."""
     units = -(-n // unit)
     most = _MAX_IMAGE_BATCHES if images else _MAX_TEXT_BATCHES
     step = unit * max(1, min(most, units // (_CUTS_PER_WORKER * workers)))
-    return [Cut(start, min(start + step, n), per_call) for start in range(0, n, step)]
+    return [Cut(start, min(start + step, n), per_call, apart) for start in range(0, n, step)]
 
 
 def encode_rows(model: Any, call: Call, rows: Any, cut: Cut) -> Any:
     """What `model.encode` gives for the rows of a cut, on the CPU. rows: those of the cut alone."""
+    if cut.apart:
+        loader, kwargs = _loader(call, rows), _kwargs(call)
+        return on_cpu((model.get_text_embeddings(loader, **kwargs), model.get_image_embeddings(loader, **kwargs)))
     if cut.per_call is None:
         return on_cpu(_encode(model, call, rows))
     lots = [range(a, min(a + cut.per_call, len(rows))) for a in range(0, len(rows), cut.per_call)]
     return join([on_cpu(_encode_one_batch(model, call, rows.select(lot))) for lot in lots])
 
 
-def _encode(model: Any, call: Call, rows: Any) -> Any:
+def _loader(call: Call, rows: Any) -> Any:
     from torch.utils.data import DataLoader
 
-    kwargs = {name: False if name == "show_progress_bar" else value for name, value in call.kwargs.items()}
-    loader: Any = DataLoader(rows, batch_size=call.loader_batch_size, collate_fn=call.collate_fn)
+    return DataLoader(rows, batch_size=call.loader_batch_size, collate_fn=call.collate_fn)
+
+
+def _kwargs(call: Call) -> dict[str, Any]:
+    return {name: False if name == "show_progress_bar" else value for name, value in call.kwargs.items()}
+
+
+def _encode(model: Any, call: Call, rows: Any) -> Any:
     return model.encode(
-        loader,
+        _loader(call, rows),
         task_metadata=call.task_metadata,
         hf_split=call.hf_split,
         hf_subset=call.hf_subset,
         prompt_type=call.prompt_type,
-        **kwargs,
+        **_kwargs(call),
     )
 
 
@@ -183,6 +196,14 @@ def _padded(part: Any, tokens: int) -> Any:
     import torch
 
     return torch.nn.functional.pad(part, (0, 0, 0, missing))
+
+
+def join_apart(parts: Sequence[tuple[Any, Any]]) -> Any:
+    """Pairs of padded texts and padded images, each [n, tokens, dim] → texts before images, [n, all tokens, dim]."""
+    import torch
+
+    texts, images = zip(*parts, strict=True)
+    return torch.cat([join(texts), join(images)], dim=1)
 
 
 def take(found: Any, order: np.ndarray) -> Any:

@@ -127,13 +127,15 @@ class Traits:
     """What a loaded MTEB model says of itself, for a driver without weights.
 
     encodes: it gives vectors. sorts_texts: it is sentence-transformers underneath, which runs texts in order of length.
-    whole: its calls cannot be cut. cuda: its process sees a GPU. similarities: `similarity` and `similarity_pairwise`
-    where they are plain functions that need no model.
+    pads_apart: where contents are text and image together, it pads the texts of a call and its images each for
+    themselves, as MTEB's ColPali wrappers do. whole: its calls cannot be cut. cuda: its process sees a GPU.
+    similarities: `similarity` and `similarity_pairwise` where they are plain functions that need no model.
     """
 
     meta: ModelMeta
     encodes: bool
     sorts_texts: bool = False
+    pads_apart: bool = False
     whole: bool = False
     cuda: bool = False
     similarities: dict[str, Callable[[Any, Any], Any]] = field(default_factory=dict)
@@ -141,6 +143,7 @@ class Traits:
 
 def traits_of(model: Any) -> Traits:
     import torch
+    from mteb.models.model_implementations.colpali_models import ColPaliEngineWrapper
 
     meta = model.mteb_model_meta
     if not _encodes(model):
@@ -154,6 +157,7 @@ def traits_of(model: Any) -> Traits:
         meta,
         encodes=True,
         sorts_texts=sorts,
+        pads_apart=type(model).encode is ColPaliEngineWrapper.encode,
         whole=bool(whole or _WHOLE & {c.__name__ for c in type(model).__mro__}),
         cuda=torch.cuda.is_available(),
         similarities={name: function for name, function in found.items() if function is not None},

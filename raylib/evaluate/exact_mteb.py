@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from raylib.errors import ModelError
-from raylib.evaluate.exact_calls import Call, Cut, cuts_of, encode_rows, join, length_order, rows_of, same_bits, take
+from raylib.evaluate.exact_calls import (
+    Call,
+    Cut,
+    cuts_of,
+    encode_rows,
+    join,
+    join_apart,
+    length_order,
+    rows_of,
+    same_bits,
+    take,
+)
 from raylib.evaluate.exact_models import ExactSource, Traits, exact_source, traits_of
 from raylib.models.protocol import ModelSpec
 
@@ -27,9 +38,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Way = Literal["aligned", "sorted", "whole"]
-"""How calls of one kind are cut: at multiples of the batch size; in order of length, one batch at a time; not at all.
-"""
+Way = Literal["aligned", "sorted", "apart", "whole"]
+"""How calls of one kind are cut: at multiples of the batch size; in order of length, one batch at a time; at multiples
+of the batch size, texts and images for themselves; not at all."""
 
 
 class Runner(Protocol):
@@ -136,8 +147,11 @@ class ExactModel:
 
     def _way(self, call: Call, rows: Any) -> Way:
         columns = sorted(rows.features)
-        sorts = self.traits.sorts_texts and "text" in columns and not {"image", "audio", "video"} & set(columns)
-        ways: tuple[Way, ...] = ("sorted", "aligned") if sorts else ("aligned",)
+        ways: tuple[Way, ...] = ("aligned",)
+        if self.traits.sorts_texts and "text" in columns and not {"image", "audio", "video"} & set(columns):
+            ways = ("sorted", "aligned")
+        elif self.traits.pads_apart and {"text", "image"} <= set(columns):
+            ways = ("apart",)
         # `precision` other than float32 takes the range of the whole call.
         if self.traits.whole or call.kwargs.get("precision") not in (None, "float32"):
             return "whole"
@@ -163,8 +177,9 @@ class ExactModel:
         probe = rows.select(np.concatenate(chosen))
         together = self._cut(call, probe, "whole")
         # Padded texts before padded images: the border between the two moves with the longest text of the call.
-        padded_twice = getattr(together, "ndim", 0) == 3 and {"text", "image"} <= set(rows.features)
-        for way in () if padded_twice else ways:
+        if getattr(together, "ndim", 0) == 3 and {"text", "image"} <= set(rows.features):
+            ways = [way for way in ways if way == "apart"]
+        for way in ways:
             if same_bits(together, self._cut(call, probe, way)):
                 return way
         if "whole" not in self.ways.values():
@@ -175,10 +190,13 @@ class ExactModel:
         if way == "whole":
             return self.runner.run(call, rows, [Cut(0, len(rows))])[0]
         unit, images = _unit(call, way), "image" in rows.features
+        workers = self.runner.workers
         if way == "aligned":
-            return join(self.runner.run(call, rows, cuts_of(len(rows), unit, self.runner.workers, images=images)))
+            return join(self.runner.run(call, rows, cuts_of(len(rows), unit, workers, images=images)))
+        if way == "apart":
+            return join_apart(self.runner.run(call, rows, cuts_of(len(rows), unit, workers, images=True, apart=True)))
         order = length_order(list(rows["text"]))
-        cuts = cuts_of(len(rows), unit, self.runner.workers, images=images, per_call=unit)
+        cuts = cuts_of(len(rows), unit, workers, images=images, per_call=unit)
         return take(join(self.runner.run(call, rows.select(order), cuts)), np.argsort(order))
 
 

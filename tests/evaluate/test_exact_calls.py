@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 
 from raylib.errors import ModelError
-from raylib.evaluate.exact_calls import Cut, ItemRows, cuts_of, in_memory, join, length_order, same_bits, take
+from raylib.evaluate.exact_calls import (
+    Call,
+    Cut,
+    ItemRows,
+    cuts_of,
+    encode_rows,
+    in_memory,
+    join,
+    length_order,
+    same_bits,
+    take,
+)
 
 
 def test_cuts_keep_batches_together():
@@ -105,3 +116,32 @@ def test_rows_that_are_no_data_set_can_be_cut():
 
     assert len(piece) == 2 and piece[1] == {"image": 3}
     assert piece.column_names == ["image"] and "image" in piece.features
+
+
+def backwards(texts):
+    """The longest first, and of one length the last first: as unstable as a sort can be."""
+    return np.lexsort([-np.arange(len(texts)), [-len(text) for text in texts]])
+
+
+class Sorting:
+    """Runs texts as sentence-transformers does, in the order of such a sort, and gives each its place in it."""
+
+    def encode(self, inputs, **kwargs):
+        texts = [text for batch in inputs for text in batch["text"]]
+        return np.argsort(backwards(texts))[:, None].astype(np.float32)
+
+
+def test_texts_of_one_length_keep_their_places_in_a_batch(monkeypatch):
+    """The library sorts each batch once more; numpy's sort, on some processors, moves equals."""
+    import datasets
+    from torch.utils.data import default_collate
+
+    monkeypatch.setattr("raylib.evaluate.exact_calls.length_order", backwards)
+    rng = np.random.default_rng(1)
+    texts = ["x" * int(rng.integers(1, 20)) for _ in range(96)]
+    rows = datasets.Dataset.from_dict({"text": texts}).select(backwards(texts))
+    call = Call(None, "test", "default", None, {}, 32, default_collate)
+
+    got = encode_rows(Sorting(), call, rows, Cut(0, 96, per_call=32))
+
+    assert got[:, 0].tolist() == list(range(32)) * 3

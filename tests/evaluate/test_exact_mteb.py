@@ -210,6 +210,18 @@ def test_image_models_run_through_mtebs_own_loader(checkpoints, kind, wrapper, t
     assert type(plain).__name__ == wrapper
     assert unequal(got, scores_of(plain, grown_task(task), BATCH_SIZE)) == []
     assert model.mteb_model_meta.name == f"local/{checkpoints[kind].name}"
+    assert set(model.ways.values()) == {"aligned"}
+
+
+def test_texts_and_images_of_one_content_are_padded_apart(checkpoints):
+    """MTEB's ColPali wrappers put all texts of a call, padded, before all images, padded."""
+    model = exact(str(checkpoints["late"]), 2, device="cpu")
+
+    got = scores_of(model, grown_task("MockMultiChoiceTask"), BATCH_SIZE)
+
+    plain = local_exact_model(ModelSpec(str(checkpoints["late"]), device="cpu"))
+    assert unequal(got, scores_of(plain, grown_task("MockMultiChoiceTask"), BATCH_SIZE)) == []
+    assert "apart" in model.ways.values() and "whole" not in model.ways.values()
 
 
 def test_quantised_vectors_take_the_range_of_the_whole_call(checkpoints):
