@@ -57,7 +57,13 @@ def run_compare(config: CompareConfig) -> int:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for position, head in enumerate(heads):
             left = position == 0 or head == "query"
-            table.add_column(head, justify="left" if left else "right", overflow="fold", no_wrap=not left)
+            table.add_column(
+                head,
+                justify="left" if left else "right",
+                overflow="fold",
+                no_wrap=not left,
+                min_width=4 if position else 12,
+            )
         for row in rows:
             table.add_row(*map(Text, row))
         terminal.print()

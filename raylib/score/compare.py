@@ -158,18 +158,19 @@ def explanation(comparison: Comparison) -> str:
     """What the numbers are, in a sentence."""
     return (
         f"B − A: difference of the means of {comparison.measure} × 100 over the queries of both sides, with its 95 % "
-        f"paired bootstrap interval ({comparison.resamples} resamples, seed {comparison.seed})."
+        f"paired bootstrap interval ({comparison.resamples} resamples, seed {comparison.seed}). ↑/↓/=: queries "
+        "that got better, worse, stayed. Only A/B: queries that the other side lacks."
     )
 
 
 def task_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """(heads, rows) of the table of tasks."""
-    heads = ["task", "queries", "A", "B", "B − A", "95 % interval", "better", "worse", "equal", "only A", "only B"]
+    heads = ["task", "queries", "A", "B", "B − A", "95 % interval", "↑/↓/=", "only A/B"]
     rows = []
     for t in comparison.tasks:
         between = "–" if t.low is None or t.high is None else f"{100 * t.low:+.2f} … {100 * t.high:+.2f}"
         numbers = [f"{100 * t.mean_a:.2f}", f"{100 * t.mean_b:.2f}", f"{100 * t.difference:+.2f}", between]
-        counts = [str(n) for n in (t.better, t.worse, t.equal, t.only_a, t.only_b)]
+        counts = [f"{t.better}/{t.worse}/{t.equal}", f"{t.only_a}/{t.only_b}"]
         rows.append([_title((t.task, t.split, t.subset)), str(t.queries), *numbers, *counts])
     return heads, rows
 

@@ -174,6 +174,7 @@ def test_the_written_files_and_the_terminal(tmp_path, capsys):
     assert main(["compare", a, b, "--output", ",".join(outputs), "--changed", "2"]) == 0
     out = capsys.readouterr().out
     assert "+40.00" in out and "pipe|q" in out and all(path in out for path in outputs)
+    assert " 3/1/1 " in out and out.count(" 1/3") == 1
     data = json.loads((tmp_path / "c.json").read_text())
     assert data["tasks"][0]["difference"] == pytest.approx(0.4) and data["tasks"][0]["only_b"] == 3
     assert [c["query_id"] for c in data["changed"]] == ["pipe|q", "q4"]
