@@ -10,9 +10,8 @@ from typing import Any
 
 from raylib import storage
 from raylib.errors import UnknownNameError, UserError
+from raylib.metrics.details import FOLDER, details_folder
 from raylib.models.protocol import ModelSpec
-
-_DETAILS = "details"
 
 
 @dataclass(frozen=True)
@@ -44,10 +43,11 @@ def models_with_details(results: str) -> list[ModelFolder]:
     if not filesystem.isdir(root):
         raise UserError(f"there is no folder {results}; give the --output-folder of a raylib evaluate run")
     folders: dict[str, dict[str, str]] = {}
-    for path in sorted(filesystem.glob(f"{root.rstrip('/')}/*/**/{_DETAILS}/*/rankings.parquet")):
+    places = [f"{root.rstrip('/')}/*/*/{options}{FOLDER}/*/rankings.parquet" for options in ("", "experiments/*/")]
+    for path in sorted(path for place in places for path in filesystem.glob(place)):
         inside = path.removeprefix(root.rstrip("/") + "/").split("/")
         folder, task = "/".join(inside[:-3]), inside[-2]
-        folders.setdefault(folder, {})[task] = storage.join(results, folder, _DETAILS, task)
+        folders.setdefault(folder, {})[task] = details_folder(storage.join(results, folder), task)
     if not folders:
         raise UserError(
             f"{results} has no details of any task. Run raylib evaluate on a retrieval task with --keep-rankings 100, "

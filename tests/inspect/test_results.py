@@ -41,6 +41,16 @@ def test_every_model_with_details(results):
     assert models[1].tasks == {"One": f"{results}/org__a/r1/experiments/limit_5/details/One"}
 
 
+def test_an_object_store():
+    import fsspec
+
+    filesystem = fsspec.filesystem("memory")
+    filesystem.pipe("/bucket/out/org__a/r1/details/One/rankings.parquet", b"")
+    filesystem.pipe("/bucket/out/store/0123456789abcdef/part-1.parquet", b"")
+    (model,) = models_with_details("memory://bucket/out")
+    assert model.title == "org/a" and model.tasks == {"One": "memory://bucket/out/org__a/r1/details/One"}
+
+
 def test_a_model_by_name(results):
     models = models_with_details(str(results))
     assert choose_model(models, "org/a") is models[0], "the plain run goes before one with options"
