@@ -25,25 +25,18 @@ _QUERIES = 1024
 
 
 def rank_by_index(
-    request: SearchRequest, queries: Embeddings, corpus: Callable[[SearchRequest], Iterator[Block]]
+    request: SearchRequest, queries: Embeddings, corpus: Callable[[], Iterator[Block]], name: bytes
 ) -> tuple[Ranked, dict[str, Any]]:
     """The k best contents among `oversample` × k candidates of the index, and what to report of it.
 
-    The index holds the whole corpus in this process, in as many bytes as its factory string says. Raises UserError for
+    corpus: gives the documents' vectors; name: of that corpus, for which the index is kept. The index holds the whole corpus in this process, in as many bytes as its factory string says. Raises UserError for
     a string that FAISS does not know and for a corpus too small to train on.
     """
     side = prepare(np.arange(len(queries)), queries, request.similarity, "query")
     first = request.shelf.get(request.document_keys[:1])
     if first.dim != queries.dim:
         raise UserError(f"queries have {queries.dim} dimensions, documents {first.dim}; encode both with one model")
-    index = Index(request.options.index or "", first.dim)
-    if index.training_vectors:
-        index.train(_sample(request, index.training_vectors, first.dim))
-    places = []
-    for block in corpus(request):
-        index.add(block.vectors.values)
-        places.append(block.contents_N)
-    contents_N = np.concatenate(places)
+    index, contents_N = request.cache.index((name, request.options.index), lambda: _built(request, first.dim, corpus()))
     n_candidates = min(request.k * request.options.oversample, len(contents_N))
     query_P, content_P = [], []
     for start in range(0, len(side), _QUERIES):
@@ -53,6 +46,18 @@ def rank_by_index(
         content_P.append(contents_N[found[at, column]])
     ranked = _rescored(request, side, np.concatenate(query_P), np.concatenate(content_P))
     return ranked, {"index": request.options.index, "bytes_per_document": round(index.bytes_per_vector, 1)}
+
+
+def _built(request: SearchRequest, dim: int, corpus: Iterator[Block]) -> tuple[Index, np.ndarray]:
+    """The index over a corpus, and the content of each of its vectors."""
+    index = Index(request.options.index or "", dim)
+    if index.training_vectors:
+        index.train(_sample(request, index.training_vectors, dim))
+    places = []
+    for block in corpus:
+        index.add(block.vectors.values)
+        places.append(block.contents_N)
+    return index, np.concatenate(places)
 
 
 def _sample(request: SearchRequest, wanted: int, dim: int) -> np.ndarray:

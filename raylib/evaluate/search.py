@@ -31,12 +31,21 @@ _RECALL_AT = (10, 100, 1000)
 
 
 class CorpusCache:
-    """The last corpus, where it is small: the languages of a task share one. Not for several threads at a time."""
+    """The last corpus, where it is small, and the last index: the languages of a task share one. Not for several
+    threads at a time."""
 
     def __init__(self, limit: int = 512 * 2**20) -> None:
         self.limit = limit
         self._name = b""
         self._blocks: list[Block] = []
+        self._index: tuple[Any, Any] = (None, None)
+
+    def index(self, name: Any, build: Callable[[], Any]) -> Any:
+        """What `build` gives, or gave the last time where `name` is that of the last index."""
+        if self._index[0] != name:
+            self._index = (None, None)
+            self._index = (name, build())
+        return self._index[1]
 
     def blocks(self, name: bytes, read: Callable[[], Iterator[Block]]) -> Iterator[Block]:
         """The blocks that `read` gives; from memory where `name` is that of the last corpus."""
@@ -117,7 +126,10 @@ def search_locally(request: SearchRequest) -> Found:
     with naming(request):
         queries = request.shelf.get(request.query_keys)
         if request.options.index is not None:
-            return finish(request, *rank_by_index(request, queries, corpus_blocks), search_locally)
+            name = corpus_name(request)
+            return finish(
+                request, *rank_by_index(request, queries, lambda: corpus_blocks(request), name), search_locally
+            )
         if request.options.token_pooling > 1:
             pool_missing(request.shelf, request.document_keys, request.options.token_pooling)
         ranks_C = request.content_ranks()
@@ -137,11 +149,16 @@ def check(request: SearchRequest) -> None:
 
 def corpus_blocks(request: SearchRequest) -> Iterator[Block]:
     """The documents' vectors, ready to be compared."""
-    shelf = request.document_shelf()
-    digest = hashlib.sha256(f"{shelf.folder}|{request.similarity}|".encode())
+    shelf, keys = request.document_shelf(), request.document_keys
+    return request.cache.blocks(corpus_name(request), lambda: blocks(shelf.scan(keys), request.similarity))
+
+
+def corpus_name(request: SearchRequest) -> bytes:
+    """Digest of which vectors are compared, and how."""
+    digest = hashlib.sha256(f"{request.document_shelf().folder}|{request.similarity}|".encode())
     for key in request.document_keys:
         digest.update(key)
-    return request.cache.blocks(digest.digest(), lambda: blocks(shelf.scan(request.document_keys), request.similarity))
+    return digest.digest()
 
 
 def finish(request: SearchRequest, ranked: Ranked, quality: dict[str, Any], stage: SearchStage) -> Found:

@@ -11,9 +11,9 @@ from raylib.errors import UserError
 from raylib.search.canonical import normalise
 from raylib.types import Embeddings, Similarity
 
-BLOCK_BYTES = 128 * 2**20
-"""Vectors of a block, counted as float32. The larger, the fewer candidates are scored again: most come from the first
-blocks, when no score is known yet that they would have to beat."""
+BLOCK_BYTES = 64 * 2**20
+"""Vectors of a block, counted as float32: about what a part of the store holds. The larger, the fewer candidates are
+scored again: most come from the first blocks, when no score is known yet that they would have to beat."""
 
 _ROWS = 4096
 """Vectors that are turned to float64 at a time."""

@@ -1,4 +1,4 @@
-"""Search over the store: streamed, through an index, over pooled tokens, in fewer bits, with what each of them loses."""
+"""Search over the store: streamed, by index, over pooled tokens and in fewer bits, with what each of them loses."""
 
 import numpy as np
 import pytest
@@ -284,3 +284,16 @@ def test_a_corrupt_part_is_named(tmp_path):
     part.write_bytes(bytes(data))
     with pytest.raises(StoreError, match=f"{part.name} cannot be read"):
         search_locally(ask(shelf, "cosine"))
+
+
+def test_an_index_is_built_once_for_a_corpus_that_several_languages_share(tmp_path, monkeypatch):
+    from raylib.evaluate import indexed
+
+    built = []
+    plain = indexed.Index
+    monkeypatch.setattr(indexed, "Index", lambda *a: built.append(a) or plain(*a))
+    shelf, cache = stored(tmp_path, *dense_sides()), CorpusCache()
+    for n, factory in ((N, "IVF8,Flat"), (N, "IVF8,Flat"), (N, "Flat"), (300, "Flat")):
+        found = search_locally(ask(shelf, "cosine", n=n, cache=cache, options=SearchOptions(index=factory)))
+        assert found.quality["recall_at_10"] > 0.9
+    assert [factory for factory, _ in built] == ["IVF8,Flat", "Flat", "Flat"]
