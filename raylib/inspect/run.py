@@ -71,7 +71,9 @@ def inspect_run(config: InspectConfig) -> Written:
     task_name = choose_task(model, config.task)
     details = _read(model, task_name, config)
     settings = run_settings(config.results, _fingerprint(details), model)
-    (task,) = select_tasks(tasks=[task_name], data_root=config.data_root or settings.get("data_root"))
+    subsets, splits = (sorted(set(details.queries.column(name).to_pylist())) for name in ("subset", "split"))
+    data_root = config.data_root or settings.get("data_root")
+    (task,) = select_tasks(tasks=[task_name], languages=subsets, splits=splits, data_root=data_root)
     measure = config.measure or _default_measure(details.queries, task.metadata.main_score)
     values = measure_values(details.queries, measure)
     summary = Summary(
