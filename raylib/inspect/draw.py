@@ -17,8 +17,8 @@ EXCERPT = 600
 _BLOCK = 50
 """Queries whose vectors are read together: a file of the store once for all; 250 MB for pages of 1,000 vectors."""
 
-_CARD_BYTES, _QUERY_BYTES = 700, 1500
-"""Of HTML around one document and one query, besides texts, pictures and heat maps: what the budget counts."""
+_PAGE_BYTES, _QUERY_BYTES, _CARD_BYTES = 30_000, 2000, 1000
+"""Of HTML around everything, one query and one document, besides texts, pictures and heat maps, for the budget."""
 
 
 class Drawer:
@@ -33,7 +33,7 @@ class Drawer:
     def draw(self, chosen: Sequence[Chosen], max_bytes: int) -> Drawn:
         """As many of the chosen queries as fit, at least one: first the later heat maps are left out, then queries."""
         views: list[QueryView] = []
-        used, limit = 0, f"--max-bytes is {max_bytes:,}"
+        used, limit = _PAGE_BYTES, f"--max-bytes is {max_bytes:,}"
         for view in self._views(chosen):
             pages = {page.name: page for page in (view.page, *(card.page for card in view.all_cards)) if page}
             cost = _bytes_of(view) + sum(len(page.url) for name, page in pages.items() if name not in self.pages)
