@@ -10,6 +10,7 @@ import ray
 from raylib.cluster.encode import RayDataStage, quiet_ray_data
 from raylib.cluster.pool import PoolStage
 from raylib.cluster.score import ScoreWorkers
+from raylib.cluster.search import RaySearch
 from raylib.cluster.session import Workers
 from raylib.evaluate.config import EvaluateConfig
 from raylib.evaluate.encode import Progress
@@ -37,6 +38,9 @@ class RayBackend:
 
     def score_stage(self) -> ScoreWorkers:
         return ScoreWorkers(self.workers)
+
+    def search_stage(self) -> RaySearch:
+        return RaySearch(self.workers)
 
     def parallel_models(self) -> int:
         """As many as the cluster holds whole groups of workers."""

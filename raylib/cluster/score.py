@@ -47,7 +47,10 @@ class _ScoreWorker:
         self._scorer = Scorer()
         self._shelves: dict[str, Shelf] = {}
 
-    @ray.method(max_task_retries=MAX_ATTEMPTS - 1)
+    @ray.method(max_task_retries=-1)
+    def ready(self) -> None:
+        """Answers once the process works, also again after a restart."""
+
     def score(
         self, model: StoreModel | SearchModel, task: LoadedTask, batch_size: int, keep: int, marker: str | None
     ) -> Scored | Exception:
@@ -114,16 +117,29 @@ class ScoreWorkers:
             with self._lock:
                 self._idle -= 1
             try:
-                sent = (self._asking_pool(unit.model), parcel, unit.batch_size, unit.keep_rankings, _marker(unit))
-                found = ray.get(actor.score.remote(*sent))
-            except ray.exceptions.RayError as error:
-                found = _lost(unit, error)
+                found = self._score(actor, unit, parcel)
+            except Exception as error:  # what cannot be sent, say; the thread goes on
+                found = error
             with self._lock:
                 self._idle += 1
             if isinstance(found, Exception):
                 future.set_exception(found)
             else:
                 future.set_result(found)
+
+    def _score(self, actor: Any, unit: ScoreUnit, parcel: Any) -> Scored | Exception:
+        """Send a task until it is scored. Ray's own retries are no use: it counts one whenever the actor is not there
+        yet, so that all are spent while it starts again."""
+        sent = (self._asking_pool(unit.model), parcel, unit.batch_size, unit.keep_rankings, _marker(unit))
+        lost: Exception | None = None
+        for _ in range(MAX_ATTEMPTS):
+            try:
+                ray.get(actor.ready.remote())
+                return ray.get(actor.score.remote(*sent))
+            except ray.exceptions.RayActorError as error:
+                lost = _lost(unit, error)
+        assert lost is not None
+        return lost
 
     def _asking_pool(self, model: StoreModel | SearchModel) -> StoreModel | SearchModel:
         """The model, with the encode actors of all in place of this process's."""
@@ -169,11 +185,9 @@ def _marker(unit: ScoreUnit) -> str | None:
     return store_marker(unit.model.shelf) if isinstance(unit.model, StoreModel) else None
 
 
-def _lost(unit: ScoreUnit, error: ray.exceptions.RayError) -> Exception:
+def _lost(unit: ScoreUnit, error: ray.exceptions.RayActorError) -> ModelError:
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
-    if isinstance(error, ray.exceptions.RayActorError):
-        return ModelError(
-            f"{unit.title}: the process that scored it died {MAX_ATTEMPTS} times ({reason}). Too little memory? Try "
-            "--local, which scores one task at a time."
-        )
-    return ModelError(f"{unit.title}: {reason}")
+    return ModelError(
+        f"{unit.title}: the process that scored it died {MAX_ATTEMPTS} times ({reason}). Too little memory? Try "
+        "--local, which scores one task at a time."
+    )

@@ -12,7 +12,7 @@ import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raylib.cluster.pool import PoolStage
-from raylib.cluster.session import MAX_ATTEMPTS, Workers, portable, worker_failure
+from raylib.cluster.session import Workers, portable, worker_failure
 from raylib.cluster.ship import ShippedSource, ship
 from raylib.evaluate.contents import Source
 from raylib.evaluate.encode import EncodeReport
@@ -63,7 +63,7 @@ class SharedPool:
             num_cpus=0,
             max_concurrency=_MAX_CALLERS,
             max_restarts=-1,
-            max_task_retries=MAX_ATTEMPTS - 1,
+            max_task_retries=-1,  # it runs no code of a model's; Ray counts while an actor starts again, too
             scheduling_strategy=here,
         )
         return cls(keeper.remote(workers))

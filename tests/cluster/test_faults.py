@@ -125,3 +125,27 @@ def test_contents_that_kill_their_worker_end_the_run(stage, watched, tmp_path):
     if isinstance(stage, PoolStage):  # it hands out single batches, each of ten, and knows over which one it was
         fatal = next(batch for batch in plan.batches(4) if (0, 21) in batch.rows)
         assert f"the first being made/test queries t{fatal.rows[0][1]}." in str(error.value)
+
+
+def test_contents_that_kill_their_worker_are_not_blamed_on_another_caller(cluster, watched, tmp_path):
+    """Two callers share the actors: the batches of the other one die with a worker too, three times and more."""
+    texts = [f"text {i:02d}" for i in range(40)]
+    poisoned = plan_of("poisoned", [*texts[:20], "poison", *texts[20:]])
+    fine = plan_of("poisoned", [f"other {i}" for i in range(120)])
+    stage, raised = PoolStage(Workers(1)), []
+
+    def fail() -> None:
+        try:
+            run(stage, poisoned, tmp_path)
+        except ModelError as error:
+            raised.append(str(error))
+
+    caller = threading.Thread(target=fail)
+    caller.start()
+    shelf = run(stage, fine, tmp_path, batch_size=1)
+    caller.join()
+    stage.close()
+
+    assert shelf.contains(fine.keys()).all()
+    fatal = next(batch for batch in poisoned.batches(4) if (0, 20) in batch.rows)
+    assert len(raised) == 1 and f"the first being made/test queries t{fatal.rows[0][1]}." in raised[0]
