@@ -121,9 +121,9 @@ class ActorRunner:
         running: dict[ray.ObjectRef, _Sent] = {}
         try:
             while todo or running:
-                while todo and self._idle:
+                while todo and (actor := self._free(first=len(cuts) == 1)) is not None:
                     sent = todo.popleft()
-                    sent.actor = self._idle.pop(0)
+                    sent.actor = actor
                     running[self._send(sent, call_ref, rows, whole)] = sent
                 for done in self._wait([*running, *self._starting]):
                     if done in self._starting:
@@ -139,6 +139,16 @@ class ActorRunner:
             for sent in running.values():  # after a failure
                 self._expect(sent.actor)
         return results
+
+    def _free(self, first: bool) -> Any:
+        """An idle actor, or None. first: only the first will do, for calls that are not cut: a model that remembers its
+        calls, as CDE does, then sees all of them in MTEB's order."""
+        if not first:
+            return self._idle.pop(0) if self._idle else None
+        if self._actors[0] not in self._idle:
+            return None
+        self._idle.remove(self._actors[0])
+        return self._actors[0]
 
     def _finished(self, done: ray.ObjectRef, sent: _Sent, results: list[Any], call: Call) -> bool:
         """Take the result of a piece; False where its actor died. Raises what the model raised, and ModelError for a

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from mteb.types import PromptType
     from torch.utils.data import DataLoader
 
-_WHOLE = frozenset({"LLM2VecModel", "VllmEncoderWrapper", "Video2ImagesWrapper"})
-"""Classes of MTEB that order or pack a call's texts in a way that cannot be had piece by piece."""
+_WHOLE = frozenset({"LLM2VecModel", "VllmEncoderWrapper", "CDEWrapper"})
+"""Classes of MTEB that order or pack a call's texts in a way that cannot be had piece by piece, or remember calls."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import pytest
 from raylib.cluster.exact_mteb import ActorRunner, ray_exact_model
 from raylib.cluster.session import MAX_ATTEMPTS, Workers
 from raylib.errors import ModelError, UserError
+from raylib.evaluate.exact_calls import Call, Cut, cuts_of
 from raylib.evaluate.exact_models import exact_source
 from raylib.evaluate.exact_mteb import ExactModel
 from raylib.models.protocol import ModelSpec
@@ -115,8 +116,15 @@ def sentences(tmp_path_factory):
     return folder / "model"
 
 
+@pytest.fixture(scope="module")
+def sentence_model(cluster, sentences):
+    model = ray_exact_model(ModelSpec(str(sentences), device="cpu"), Workers(2))
+    yield model
+    model.close()
+
+
 @pytest.mark.parametrize("shipping", ["path", "value"], indirect=True)
-def test_sentence_transformers_bits_from_a_data_set_on_disk(shipping, cluster, sentences, tmp_path):
+def test_sentence_transformers_bits_from_a_data_set_on_disk(shipping, sentence_model, sentences, tmp_path):
     import datasets
     from mteb._create_dataloaders import create_dataloader
 
@@ -127,10 +135,9 @@ def test_sentence_transformers_bits_from_a_data_set_on_disk(shipping, cluster, s
     rows = datasets.load_from_disk(str(tmp_path / "texts"))
     metadata = grown_task("MockSTSTask").metadata
     where: dict[str, Any] = {"hf_split": "test", "hf_subset": "default", "task_metadata": metadata}
-    model = ray_exact_model(ModelSpec(str(sentences), device="cpu"), Workers(2))
 
-    got = model.encode(create_dataloader(rows, task_metadata=metadata, batch_size=8), batch_size=8, **where)
-    model.close()
+    loader = create_dataloader(rows, task_metadata=metadata, batch_size=8)
+    got = sentence_model.encode(loader, batch_size=8, **where)
 
     from sentence_transformers import SentenceTransformer
 
@@ -148,8 +155,6 @@ def slices_of(texts: list[str]) -> tuple[Any, Any, list[Any]]:
     """(call, rows, cuts of four rows) of one encode call over `texts`."""
     import datasets
     from torch.utils.data import default_collate
-
-    from raylib.evaluate.exact_calls import Call, cuts_of
 
     call = Call(grown_task("MockSTSTask").metadata, "test", "default", None, {}, 4, default_collate)
     rows = datasets.Dataset.from_dict({"text": texts})
@@ -183,8 +188,11 @@ def test_a_killed_actor_costs_time_only(runner):
     assert len(watched_toys.forwards("slow")) < 2 * 80, "a kill must not start the work again"
     expected = exact_toys.ToyModel().encode([{"text": rows["text"][:]}], task_metadata=None, hf_split="", hf_subset="")
     assert found.tobytes() == expected.tobytes()
-    again = np.concatenate(runner.run(call, rows.select(range(8)), cuts[:2]))
-    assert again.tobytes() == expected[:8].tobytes()
+    watched_toys.forget("slow")
+    for _ in range(3):
+        (again,) = runner.run(call, rows, [Cut(0, 8)])
+        assert again.tobytes() == expected[:8].tobytes()
+    assert len({pid for pid, _ in watched_toys.forwards("slow")}) == 1, "calls that are not cut go to one actor"
 
 
 @pytest.mark.slow
