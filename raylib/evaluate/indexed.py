@@ -29,8 +29,9 @@ def rank_by_index(
 ) -> tuple[Ranked, dict[str, Any]]:
     """The k best contents among `oversample` × k candidates of the index, and what to report of it.
 
-    corpus: gives the documents' vectors; name: of that corpus, for which the index is kept. The index holds the whole corpus in this process, in as many bytes as its factory string says. Raises UserError for
-    a string that FAISS does not know and for a corpus too small to train on.
+    corpus: gives the documents' vectors; name: of that corpus, for which the index is kept. The index holds all of it
+    in this process, in as many bytes as its factory string says. Raises UserError for a string that FAISS does not know
+    and for a corpus too small to train on.
     """
     side = prepare(np.arange(len(queries)), queries, request.similarity, "query")
     first = request.shelf.get(request.document_keys[:1])

@@ -237,9 +237,9 @@ def _check_ids(data: Dataset, what: str) -> None:
     """Raises UserError for a side without rows, and for ids that name two rows: MTEB would keep one score of them."""
     ids = [str(i) for i in data["id"]]
     if not ids:
-        raise UserError(f"the {what} is empty; expected at least one row")
+        raise UserError(f"no rows in the {what}; expected at least one")
     if len(set(ids)) < len(ids):
         seen: set[str] = set()
         twice = sorted({i for i in ids if i in seen or seen.add(i)})
         shown = ", ".join(twice[:5]) + (f" and {len(twice) - 5} more" if len(twice) > 5 else "")
-        raise UserError(f"the {what} has {len(ids)} rows but only {len(set(ids))} ids: {shown} are given twice or more")
+        raise UserError(f"{len(ids)} rows but only {len(set(ids))} ids in the {what}: {shown} given twice or more")

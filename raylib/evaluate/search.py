@@ -124,19 +124,20 @@ def search_locally(request: SearchRequest) -> Found:
     """
     check(request)
     with naming(request):
-        queries = request.shelf.get(request.query_keys)
-        if request.options.index is not None:
-            name = corpus_name(request)
-            return finish(
-                request, *rank_by_index(request, queries, lambda: corpus_blocks(request), name), search_locally
-            )
-        if request.options.token_pooling > 1:
-            pool_missing(request.shelf, request.document_keys, request.options.token_pooling)
-        ranks_C = request.content_ranks()
-        running = Search(queries, request.similarity, request.k, ranks_C, request.options)
-        for block in corpus_blocks(request):
-            running.add(block)
-        return finish(request, running.found(), {}, search_locally)
+        return finish(request, *rank_locally(request), search_locally)
+
+
+def rank_locally(request: SearchRequest) -> tuple[Ranked, dict[str, Any]]:
+    """The best contents, before anything is measured; and what an index says of itself."""
+    queries = request.shelf.get(request.query_keys)
+    if request.options.index is not None:
+        return rank_by_index(request, queries, lambda: corpus_blocks(request), corpus_name(request))
+    if request.options.token_pooling > 1:
+        pool_missing(request.shelf, request.document_keys, request.options.token_pooling)
+    running = Search(queries, request.similarity, request.k, request.content_ranks(), request.options)
+    for block in corpus_blocks(request):
+        running.add(block)
+    return running.found(), {}
 
 
 def check(request: SearchRequest) -> None:

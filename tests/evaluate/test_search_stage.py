@@ -253,6 +253,8 @@ def test_options_of_the_other_kind_of_model_are_refused(tmp_path, similarity, si
 @pytest.mark.parametrize("side", ["query", "document"])
 def test_numbers_that_cannot_be_compared_are_named_by_id(tmp_path, number, similarity, sides, side):
     both = dict(zip(("query", "document"), sides(), strict=True))
+    if similarity == "cosine" and number == 1e30:
+        number = -np.inf  # a length alone is no matter to cosine
     both[side].values[both[side].offsets[17], 3] = number
     shelf = stored(tmp_path, both["query"], both["document"])
     why = "is too long a vector" if number == 1e30 else "has NaN or infinite numbers"
