@@ -29,10 +29,10 @@ class RayModel(StoreModel):
     search, bit for bit what MTEB gives; without a store, and with the batch size of `mteb.evaluate`'s encode_kwargs.
     """
 
-    def __new__(cls, model: str | ModelSpec, *, exact_mteb: bool = False, **settings: Any) -> Any:
+    def __new__(cls, *model: Any, exact_mteb: bool = False, **settings: Any) -> Any:
         if not exact_mteb:
-            return super().__new__(cls)
-        return _exact(model, **settings)
+            return super().__new__(cls)  # also where a copy is made, without arguments
+        return _exact(*model, **settings)
 
     def __init__(
         self,

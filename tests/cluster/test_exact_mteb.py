@@ -225,3 +225,14 @@ def test_what_exact_mode_has_no_place_for(cluster):
         raylib.RayModel("tests.exact_toys:padded", exact_mteb=True, store="s")
     with pytest.raises(UserError, match="searches by itself"):
         raylib.RayModel("raylib/bm25", exact_mteb=True)
+
+
+def test_the_plain_model_can_still_be_copied():
+    """Python makes copies through __new__, without arguments."""
+    import copy
+
+    from raylib.cluster.model import RayModel
+
+    plain: Any = RayModel.__new__(RayModel)
+    plain.batch_size = 7
+    assert type(copy.copy(plain)) is RayModel and copy.copy(plain).batch_size == 7
