@@ -172,8 +172,10 @@ def rank(contents: FolderContents) -> Report:
 
 
 def _data(found: Sequence[TaskScores]) -> str:
-    limited = {scores.dataset_revision == PART_REVISION for scores in found}
-    return {(True,): "a part of the data", (False,): "local data"}.get(tuple(limited), "local data, and a part of it")
+    limited = [scores.dataset_revision == PART_REVISION for scores in found]
+    if all(limited):
+        return "a part of the data"
+    return "local data, and a part of it" if any(limited) else "local data"
 
 
 def _part(scores: SubsetScores) -> tuple[str, str]:
