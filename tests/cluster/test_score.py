@@ -51,13 +51,9 @@ ALL = (*TEXT_MOCKS, *IMAGE_MOCKS)
 LATE = (
     "MockAny2AnyRetrievalI2TTask",
     "MockAny2AnyRetrievalT2ITask",
-    "MockBitextMiningTask",
-    "MockImageTextPairClassificationTask",
     "MockInstructionReranking",
     "MockInstructionRetrieval",
     "MockMultiChoiceTask",
-    "MockMultilingualBitextMiningTask",
-    "MockMultilingualImageTextPairClassificationTask",
     "MockMultilingualInstructionReranking",
     "MockMultilingualInstructionRetrieval",
     "MockMultilingualMultiChoiceTask",
@@ -66,8 +62,9 @@ LATE = (
     "MockRerankingTask",
     "MockRetrievalDialogTask",
     "MockRetrievalTask",
+    "MockTextZeroShotClassificationTask",
 )
-"""What MTEB itself can do with late-interaction vectors."""
+"""What MTEB itself can do with late-interaction vectors in a list."""
 
 BATCH_SIZE = 16
 
