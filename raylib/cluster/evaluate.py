@@ -4,6 +4,7 @@ tasks scored side by side."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 
@@ -15,6 +16,7 @@ from raylib.cluster.session import Workers
 from raylib.evaluate.config import EvaluateConfig
 from raylib.evaluate.encode import Progress
 from raylib.evaluate.model import EncodeStage
+from raylib.models.protocol import ModelSpec
 
 
 @dataclass
@@ -41,6 +43,11 @@ class RayBackend:
 
     def search_stage(self) -> RaySearch:
         return RaySearch(self.workers)
+
+    def exact_model(self, spec: ModelSpec) -> Any:
+        from raylib.cluster.exact_mteb import ray_exact_model
+
+        return ray_exact_model(spec, self.workers)
 
     def parallel_models(self) -> int:
         """As many as the cluster holds whole groups of workers."""

@@ -20,6 +20,7 @@ from raylib.cluster.session import MAX_ATTEMPTS, Workers, portable, started_here
 from raylib.cluster.shared_pool import SharedPool
 from raylib.cluster.shared_store import require_store, store_marker
 from raylib.errors import ModelError
+from raylib.evaluate.exact_run import ExactRunModel
 from raylib.evaluate.job import ScoreHere
 from raylib.evaluate.model import StoreModel
 from raylib.evaluate.score_task import Scored, Scorer, ScoreUnit
@@ -141,7 +142,7 @@ class ScoreWorkers:
         assert lost is not None
         return lost
 
-    def _asking_pool(self, model: StoreModel | SearchModel) -> StoreModel | SearchModel:
+    def _asking_pool(self, model: Any) -> Any:
         """The model, with the encode actors of all in place of this process's."""
         if not isinstance(model, StoreModel):
             return model
@@ -176,6 +177,8 @@ def _start(here: bool, threads: int) -> Any:
 def _travels(unit: ScoreUnit) -> bool:
     if isinstance(unit.model, StoreModel):
         return True
+    if isinstance(unit.model, ExactRunModel):  # its calls go to actors that answer one process
+        return False
     meta = unit.model.model_meta()
     return meta is not None and meta.n_parameters == 0
 

@@ -93,6 +93,10 @@ class Backend(Protocol):
         """For the searches of tasks."""
         ...
 
+    def exact_model(self, spec: ModelSpec) -> Any:
+        """What `mteb.evaluate` takes under --exact-mteb; with `close` where it holds workers."""
+        ...
+
     def parallel_models(self) -> int:
         """How many models there is room for side by side."""
         ...
@@ -121,6 +125,11 @@ class LocalBackend:
 
     def search_stage(self) -> SearchStage:
         return search_locally
+
+    def exact_model(self, spec: ModelSpec) -> Any:
+        from raylib.evaluate.exact_mteb import local_exact_model
+
+        return local_exact_model(spec)
 
     def parallel_models(self) -> int:
         return 1
@@ -175,7 +184,10 @@ class EvaluateJob:
         for name, reason in self.load_failures.items():
             self.reporter.warn(f"✗ {name}: {reason}")
         backend, search = self.backend, self.backend.search_stage()
-        runs = [ModelRun(model, self.config, backend.request_stage(), search, self.reporter) for model in models]
+        runs = [
+            ModelRun(model, self.config, backend.request_stage(), search, self.reporter, backend.exact_model)
+            for model in models
+        ]
         for run in runs:
             for name, error in self.load_failures.items():
                 run.summary.tasks_failed.append({"task_name": name, "error": error})
@@ -260,7 +272,7 @@ class EvaluateJob:
 
     def _finish(self, run: ModelRun, scorer: ScoreStage) -> None:
         run.close(self.backend.release)
-        scorer.release(run.summary.fingerprint)
+        scorer.release(run.fingerprint)
         run.finish()
 
     def dry_run(self, runs: Sequence[ModelRun]) -> list[dict[str, Any]]:

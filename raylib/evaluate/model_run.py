@@ -11,6 +11,7 @@ from raylib import storage
 from raylib.errors import BadContent, ModelError, RaylibError
 from raylib.evaluate.config import EvaluateConfig
 from raylib.evaluate.encode import Progress
+from raylib.evaluate.exact_run import ExactModelMaker, ExactRunModel
 from raylib.evaluate.meta import model_meta
 from raylib.evaluate.model import EncodeStage, StoreModel, SubsetKeys
 from raylib.evaluate.plan import Plan
@@ -40,6 +41,7 @@ class ModelRun:
         request_stage: EncodeStage,
         search_stage: SearchStage,
         reporter: Reporter,
+        make_exact: ExactModelMaker,
     ) -> None:
         self.model, self.spec, self.config, self.reporter = model, model.spec, config, reporter
         self.task_results: list[TaskResult] = []
@@ -47,6 +49,7 @@ class ModelRun:
             self.spec.name, list(config.benchmarks or config.tasks), config=config.as_dict(), untrained=self.untrained
         )
         self.store_model: StoreModel | None = None
+        self._exact = ExactRunModel(model, make_exact) if config.exact_mteb else None
         self._request_stage, self._search_stage = request_stage, search_stage
         self._plan: Plan | None = None
         self._planned: dict[str, SubsetKeys] = {}
@@ -59,15 +62,19 @@ class ModelRun:
     def untrained(self) -> bool:
         return "untrained" in self.spec.name
 
+    @property
+    def fingerprint(self) -> str:
+        return self.model.fingerprint if self._exact is None else self._exact.fingerprint
+
     def plan(self, tasks: Sequence[LoadedTask]) -> bool:
         """Name every content of every task that this model can do."""
         start = time.perf_counter()
         try:
-            self.summary.fingerprint = self.model.fingerprint
+            self.summary.fingerprint = self.fingerprint
             self.meta = model_meta(self.model, self.config.experiment())
             self.summary.variant = self.meta.experiment_name or ""
             self._skip_what_it_cannot_read(tasks)
-            if isinstance(self.model, Encoder):
+            if isinstance(self.model, Encoder) and self._exact is None:
                 self._plan = Plan(self.model)
                 for loaded in self._tasks(tasks):
                     self._planned[loaded.name] = loaded.plan(self._plan)
@@ -196,6 +203,7 @@ class ModelRun:
         units = []
         for loaded in self._tasks(tasks):
             try:
+                self._results.check_mode(loaded)
                 if not self._take_known(loaded):
                     units.append(self._unit(loaded))
             except Exception as error:
@@ -204,7 +212,7 @@ class ModelRun:
         return sorted(units, key=lambda unit: -unit.task.cost)
 
     def _unit(self, loaded: LoadedTask) -> ScoreUnit:
-        model: Any = self.model
+        model: Any = self._exact or self.model
         if self.store_model is not None:
             model = self._store_model(self._planned[loaded.name])
             model.bad, model.allow_bad = dict(self.store_model.bad), self.store_model.allow_bad
@@ -238,7 +246,9 @@ class ModelRun:
     @property
     def _results(self) -> TaskResults:
         complete = self.store_model is None or not self.store_model.bad
-        return TaskResults(self.config, self.model, self.meta, self._planned, complete, self.untrained)
+        return TaskResults(
+            self.config, self.model, self.fingerprint, self.meta, self._planned, complete, self.untrained
+        )
 
     def _report(self, loaded: LoadedTask, result: TaskResult, quality: Mapping[str, Any], took: str) -> None:
         self.task_results.append(result)
@@ -259,6 +269,8 @@ class ModelRun:
         """Give back what requests in this process were answered with."""
         if self.store_model is not None:
             release(self._request_stage)
+        if self._exact is not None:
+            self._exact.close()
 
     def finish(self) -> None:
         """Write the run summary."""

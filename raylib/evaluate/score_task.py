@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from raylib.errors import BadContent
 from raylib.evaluate.encode import EncodeReport
+from raylib.evaluate.exact_run import ExactRunModel
 from raylib.evaluate.model import StoreModel
 from raylib.evaluate.task_data import LoadedTask
 from raylib.metrics.details import Details, details_of, join_details
@@ -26,12 +27,12 @@ if TYPE_CHECKING:
 class ScoreUnit:
     """All that scoring one task needs.
 
-    model: an encoder's, of this unit's own, or a model that searches by itself. keep_rankings: documents per query
+    model: an encoder's, of this unit's own, or one that MTEB runs by itself. keep_rankings: documents per query
     that are kept, 0 for none. place: smaller goes first; the models in the order in which they were encoded, the
     longest task of each first.
     """
 
-    model: StoreModel | SearchModel
+    model: StoreModel | SearchModel | ExactRunModel
     task: LoadedTask
     batch_size: int
     keep_rankings: int = 0
@@ -58,7 +59,7 @@ class Scored:
 
 
 class Scorer:
-    """Scores units in this process. A model that searches by itself is loaded once for all its tasks in a row."""
+    """Scores units in this process. A model that MTEB runs by itself is loaded once for all its tasks in a row."""
 
     def __init__(self) -> None:
         self._loaded: tuple[str, Any] = ("", None)
@@ -85,7 +86,7 @@ class Scorer:
         scored.seconds, scored.cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
         return scored
 
-    def _model(self, model: StoreModel | SearchModel) -> Any:
+    def _model(self, model: StoreModel | SearchModel | ExactRunModel) -> Any:
         if isinstance(model, StoreModel):
             return model
         if self._loaded[0] != model.fingerprint:

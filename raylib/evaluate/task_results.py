@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from raylib import storage
+from raylib.errors import UserError
 from raylib.evaluate.config import EvaluateConfig
 from raylib.evaluate.model import SubsetKeys
 from raylib.evaluate.results import read_records, result_folder, save_task_result, stored_result
@@ -33,13 +34,18 @@ if TYPE_CHECKING:
     from raylib.models.bridge import SearchModel
 
 
+EXACT_MTEB = "exact-mteb"
+"""The digest of a result of that mode. MTEB may draw on anything, so none is taken for known later."""
+
+
 @dataclass(frozen=True)
 class TaskResults:
-    """planned: task → keys of its contents. complete: every content has a vector; without some, a result is not taken
-    for known later."""
+    """fingerprint: of what makes the scores, the encoder or MTEB's own model. planned: task → keys of its contents.
+    complete: every content has a vector; without some, a result is not taken for known later."""
 
     config: EvaluateConfig
     model: Encoder | SearchModel
+    fingerprint: str
     meta: ModelMeta
     planned: dict[str, SubsetKeys]
     complete: bool
@@ -49,11 +55,22 @@ class TaskResults:
     def folder(self) -> str:
         return result_folder(self.config.output_folder, self.meta)
 
+    def check_mode(self, loaded: LoadedTask) -> None:
+        """Raises UserError where the result of the other mode lies: bits that were asked for are not lost by chance."""
+        record = read_records(self.folder).get(loaded.name)
+        if record is None or self.config.overwrite or (record.digest == EXACT_MTEB) == self.config.exact_mteb:
+            return
+        there = "with --exact-mteb" if record.digest == EXACT_MTEB else "without --exact-mteb"
+        raise UserError(
+            f"{self.folder} has a result of {loaded.name} that was made {there}; "
+            "choose another --output-folder, or replace it with --overwrite"
+        )
+
     def known(self, loaded: LoadedTask) -> tuple[TaskResult, dict[str, Any]] | None:
         """The result of an earlier run and its search quality, if it was made from the same data in the same way and
         has the details that are asked for."""
         digest = self._digest(loaded)
-        if not digest or kept_rankings(self._details_folder(loaded)) < self.config.keep_rankings:
+        if digest in ("", EXACT_MTEB) or kept_rankings(self._details_folder(loaded)) < self.config.keep_rankings:
             return None
         result = stored_result(self.config.output_folder, self.meta, loaded.name, digest)
         return None if result is None else (result, dict(read_records(self.folder)[loaded.name].quality))
@@ -73,7 +90,7 @@ class TaskResults:
             official=loaded.official,
             limited=loaded.limited,
             digest=self._digest(loaded),
-            fingerprint=self.model.fingerprint,
+            fingerprint=self.fingerprint,
             untrained=self.untrained,
             partial=partial,
             encode_kwargs={"batch_size": self.config.batch_size, "show_progress_bar": False},
@@ -88,6 +105,8 @@ class TaskResults:
 
     def _digest(self, loaded: LoadedTask) -> str:
         """Empty where the result is not to be taken for known later."""
+        if self.config.exact_mteb:
+            return EXACT_MTEB
         planned = self.planned.get(loaded.name)
         if not planned or not self.complete:
             return ""
@@ -97,7 +116,7 @@ class TaskResults:
         return details_folder(self.folder, loaded.name)
 
     def _with_contents(self, loaded: LoadedTask, details: Details) -> Details:
-        if not isinstance(self.model, Encoder):
+        if not isinstance(self.model, Encoder) or loaded.name not in self.planned:
             return details
         planned = self.planned[loaded.name]
         sides = {(split, subset, role): side for (_, split, subset, role), side in planned.items()}

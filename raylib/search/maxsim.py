@@ -178,8 +178,11 @@ def query_chunks(queries: Embeddings, memory: int) -> Iterator[tuple[int, int]]:
 
 def for_each_group(work: Callable[[np.ndarray], None], counts: np.ndarray) -> None:
     """`work` on the positions of every document, on as many threads as torch may use: long documents alone, short ones
-    in groups. counts [n_documents]: their tokens. One product is too little work to be shared among threads, and on a busy machine they wait for each other
-    longer than they compute."""
+    in groups. counts [n_documents]: their tokens.
+
+    One product is too little work to be shared among threads: on a busy machine they wait for each other longer than
+    they compute.
+    """
     with _single_threaded_torch() as n_threads:
         groups = list(_groups(counts))
         if n_threads == 1:

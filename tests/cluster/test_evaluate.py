@@ -12,6 +12,7 @@ import pytest
 import raylib
 from raylib.cluster.encode import RayDataStage
 from raylib.evaluate.job import Outcome
+from tests import exact_toys
 from tests.cluster import watched_toys
 from tests.cluster.conftest import CPUS
 from tests.evaluate.compare import flatten
@@ -115,3 +116,18 @@ def test_one_bad_model_does_not_stop_the_other(cluster, watched, vidore, tmp_pat
 def _summary(path: Path) -> dict[str, Any]:
     loaded = json.loads(path.read_text())
     return loaded if isinstance(loaded, dict) else {}
+
+
+def test_exact_mteb_gives_every_metric_of_mteb(cluster, vidore, tmp_path):
+    """Two tasks in a row over the same actors, with vectors whose score depends on the padding of the whole call."""
+    import mteb
+
+    from raylib.tasks.local_data import redirect
+
+    model, settings = "tests.exact_toys:padded", {"batch_size": 8, "show_progress_bar": False}
+    outcome = evaluate(model, tmp_path, vidore, tasks=[V2, V3], workers=2, exact_mteb=True)
+    for result in outcome.task_results[model]:
+        task = redirect(mteb.get_task(result.task_name), vidore)
+        (plain,) = mteb.evaluate(exact_toys.padded(), task, cache=None, encode_kwargs=settings).task_results
+        assert exact_toys.unequal(flatten(result.scores), flatten(plain.scores)) == []
+    assert len(outcome.task_results[model]) == 2 and not list(tmp_path.rglob("part-*.parquet"))
