@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
+from raylib.search.rounding import multiply
 from raylib.types import Embeddings
 
 _EXACT_FLOAT32 = 2**24
@@ -26,10 +26,15 @@ def pool_tokens(documents: Embeddings, factor: int) -> Embeddings:
         raise ValueError(f"factor is {factor}; expected at least 1")
     if factor == 1:
         return documents
-    import torch
+    from raylib.search.maxsim import for_each_group
 
-    with ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="pool-tokens") as pool:
-        pooled = list(pool.map(lambda tokens: _pool(tokens, factor), documents))
+    pooled: list[np.ndarray] = [documents.values[:0]] * len(documents)
+
+    def pool(group: np.ndarray) -> None:
+        for n in group.tolist():
+            pooled[n] = _pool(documents[n], factor)
+
+    for_each_group(pool, documents.token_counts)
     return Embeddings.from_list(pooled, documents.dim).astype(documents.values.dtype)
 
 
@@ -50,10 +55,10 @@ def _pool(tokens_TD: np.ndarray, factor: int) -> np.ndarray:
 
 def _distances(tokens_TD: np.ndarray) -> np.ndarray:
     """[T * (T - 1) / 2] float64: Euclidean distances between the rows of 1 - similarities, through one product."""
-    rows = 1.0 - (tokens_TD @ tokens_TD.T).astype(np.float64)
+    rows = 1.0 - multiply(tokens_TD, tokens_TD).astype(np.float64)
     squares = np.einsum("ij,ij->i", rows, rows)
     at = np.triu_indices(len(rows), 1)
-    return np.sqrt(np.maximum(squares[at[0]] + squares[at[1]] - 2 * (rows @ rows.T)[at], 0.0))
+    return np.sqrt(np.maximum(squares[at[0]] + squares[at[1]] - 2 * multiply(rows, rows)[at], 0.0))
 
 
 @dataclass(frozen=True)
