@@ -47,17 +47,18 @@ class CorpusCache:
             self._index = (name, build())
         return self._index[1]
 
-    def blocks(self, name: bytes, read: Callable[[], Iterator[Block]]) -> Iterator[Block]:
-        """The blocks that `read` gives; from memory where `name` is that of the last corpus."""
+    def blocks(self, name: bytes, n_contents: int, read: Callable[[], Iterator[Block]]) -> Iterator[Block]:
+        """The blocks that `read` gives; from memory where `name` is that of the last corpus. n_contents: of all blocks;
+        a corpus that will be too large is not kept from the start."""
         if self._name == name:
             yield from self._blocks
             return
         self._name, self._blocks = b"", []  # let go of the old one before the new one is read
         kept: list[Block] | None = []
-        size = 0
+        size = seen = 0
         for block in read():
-            size += block.vectors.values.nbytes
-            if kept is not None and size <= self.limit:
+            size, seen = size + block.vectors.values.nbytes, seen + len(block)
+            if kept is not None and max(size, size / seen * n_contents) <= self.limit:
                 kept.append(block)
             else:
                 kept = None
@@ -151,7 +152,7 @@ def check(request: SearchRequest) -> None:
 def corpus_blocks(request: SearchRequest) -> Iterator[Block]:
     """The documents' vectors, ready to be compared."""
     shelf, keys = request.document_shelf(), request.document_keys
-    return request.cache.blocks(corpus_name(request), lambda: blocks(shelf.scan(keys), request.similarity))
+    return request.cache.blocks(corpus_name(request), len(keys), lambda: blocks(shelf.scan(keys), request.similarity))
 
 
 def corpus_name(request: SearchRequest) -> bytes:
