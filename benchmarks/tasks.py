@@ -48,7 +48,7 @@ def main() -> int:
         Path(output).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         if options.output is None:
             write_into_readme(record, REPOSITORY / "benchmarks" / "README.md")
-    return 1 if any(case["largest difference of a main score"] > 1e-4 for case in record["cases"]) else 0
+    return 1 if any(case["largest difference of a main score"] > 1e-3 for case in record["cases"]) else 0
 
 
 def run(root: str, options: argparse.Namespace) -> dict[str, Any]:

@@ -14,8 +14,11 @@ def side(work: float, total: float, cpu: float, score: float) -> dict:
 
 def record(*pairs: dict) -> dict:
     machine = {
-        "cores used": 2, "cores of the machine": 4, "processor": "P",
-        "load average at the start": [0.1, 0, 0], "load average at the end": [0.2, 0, 0],
+        "cores used": 2,
+        "cores of the machine": 4,
+        "processor": "P",
+        "load average at the start": [0.1, 0, 0],
+        "load average at the end": [0.2, 0, 0],
     }
     versions = {"mteb": "1", "ray": "2", "torch": "3"}
     found = [summary(cases(6, 40)[0], list(pairs))]
