@@ -6,11 +6,14 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 
 from raylib.cluster.pool import PoolStage
-from raylib.cluster.session import Workers, start
+from raylib.cluster.search import RaySearch
+from raylib.cluster.session import Workers, start, started_here
 from raylib.errors import UserError
 from raylib.evaluate.model import StoreModel
+from raylib.evaluate.search import search_locally
 from raylib.models.protocol import Encoder, ModelSpec
 from raylib.models.registry import resolve
+from raylib.search.options import SearchOptions
 from raylib.store.embeddings import Shelf
 
 if TYPE_CHECKING:
@@ -23,7 +26,8 @@ class RayModel(StoreModel):
     model: a name, a directory, "module:factory" or a ModelSpec; the other options of a ModelSpec (dtype, pooling,
     embedding_dim, adapter, …) go by keyword. workers: actors that hold the model; they start with the first request
     and live until `close`. store: a folder where vectors are kept; a temporary one by default, which goes with this
-    object. Joins the Ray cluster at `address` or in RAY_ADDRESS, or starts Ray here.
+    object. The fields of SearchOptions (index, candidates, oversample, token_pooling) go by keyword too; what they lose
+    is in `quality` after a search. Joins the Ray cluster at `address` or in RAY_ADDRESS, or starts Ray here.
 
     exact_mteb=True gives another kind of object (an `ExactModel`): MTEB's own model in the actors and MTEB's own
     search, bit for bit what MTEB gives; without a store, and with the batch size of `mteb.evaluate`'s encode_kwargs.
@@ -50,6 +54,9 @@ class RayModel(StoreModel):
         del exact_mteb  # see __new__
         start(address)
         placing = Workers(workers, 1, gpus_per_worker, cpus_per_worker).resolve()
+        search = SearchOptions(
+            **{name: options.pop(name) for name in SearchOptions.__dataclass_fields__ & options.keys()}
+        )
         spec = ModelSpec(model, **options) if isinstance(model, str) else model
         encoder = resolve(spec)
         if not isinstance(encoder, Encoder):
@@ -58,7 +65,16 @@ class RayModel(StoreModel):
             )
         self._temporary = tempfile.TemporaryDirectory(prefix="raylib-store-") if store is None else None
         root = store or self._temporary.name  # pyright: ignore[reportOptionalMemberAccess]
-        super().__init__(encoder, Shelf(root, encoder.fingerprint), PoolStage(placing), batch_size=batch_size)
+        shared = store is not None or started_here()  # a temporary folder is not seen from other machines
+        super().__init__(
+            encoder,
+            Shelf(root, encoder.fingerprint),
+            PoolStage(placing),
+            batch_size=batch_size,
+            experiment=search.changed(),
+            search_stage=RaySearch(placing) if shared else search_locally,
+            search_options=search,
+        )
 
     def close(self) -> None:
         """Give up the actors and the temporary store."""

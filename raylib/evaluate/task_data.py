@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from raylib.errors import RaylibError, UserError
+from raylib.errors import UserError
 from raylib.evaluate.contents import Source
 from raylib.evaluate.model import SubsetKeys
 from raylib.evaluate.plan import Plan, modality_mismatch, readable_fields
 from raylib.evaluate.sources import retrieval_source
 from raylib.models.protocol import Encoder
+from raylib.tasks.loading import loaded
 from raylib.types import Role
 
 if TYPE_CHECKING:
@@ -135,22 +136,12 @@ def load_task(task: AbsTask, *, official: bool, limit: int | None = None) -> Loa
     is not laid out as the task expects."""
     from mteb.abstasks.retrieval import AbsTaskRetrieval
 
-    name = task.metadata.name
-    try:
-        if not task.data_loaded:
-            task.load_data()
+    with loaded(task):
         if isinstance(task, AbsTaskRetrieval):
             return LoadedTask(task, official and limit is None, _sides(task, limit), limited=limit is not None)
-    except RaylibError:
-        raise
-    except Exception as error:
-        why = " ".join(str(error).split())
-        raise UserError(
-            f"the data of {name} cannot be loaded: {type(error).__name__}: {why}. "
-            "Without network, give a local copy with --data-root DIR."
-        ) from error
     if limit is not None:
-        raise UserError(f"--limit works for retrieval tasks; {name} is {task.metadata.type}. Leave it out.")
+        kind = f"{task.metadata.name} is {task.metadata.type}"
+        raise UserError(f"--limit works for retrieval tasks; {kind}. Leave it out.")
     return LoadedTask(task, official, [])
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from raylib.errors import RaylibError, UserError
+from raylib.errors import UserError
+from raylib.tasks.loading import loaded
 
 if TYPE_CHECKING:
     import datasets
@@ -66,18 +67,8 @@ def load_retrieval(task: AbsTask) -> dict[tuple[str, str], RetrievalSubset]:
     name = task.metadata.name
     if not isinstance(task, AbsTaskRetrieval):
         raise UserError(f"{name} is {task.metadata.type}; expected a retrieval task")
-    try:
-        if not task.data_loaded:
-            task.load_data()
+    with loaded(task):
         task.convert_v1_dataset_format_to_v2(num_proc=None)
-    except RaylibError:
-        raise
-    except Exception as error:
-        why = " ".join(str(error).split())
-        raise UserError(
-            f"the data of {name} cannot be loaded: {type(error).__name__}: {why}. "
-            "Without network, give a local copy with --data-root DIR."
-        ) from error
     return {
         (split, subset): RetrievalSubset(task.metadata, data["queries"], data["corpus"], data["relevant_docs"])
         for subset, splits in task.dataset.items()

@@ -88,3 +88,17 @@ def test_mock_scores_are_those_of_mteb(task, models):
     got = scores_of(model, the_task(task, None), BATCH_SIZE)
 
     assert differences(got, plain_scores(name, task, None)) == []
+
+
+def test_search_options_go_by_keyword_and_say_what_they_lose(cluster, vidore):
+    import raylib
+
+    model = raylib.RayModel("tests.toys:late", workers=1, batch_size=BATCH_SIZE, candidates="int8", token_pooling=2)
+    try:
+        scores_of(model, the_task("VidoreArxivQARetrieval", vidore), BATCH_SIZE)
+        (quality,) = model.quality.values()
+    finally:
+        model.close()
+    assert 0 < quality["recall_at_10"] <= 1
+    assert quality["bytes_per_document"] < quality["bytes_per_document_float32"] / 4
+    assert model.mteb_model_meta.experiment_kwargs == {"candidates": "int8", "token_pooling": 2}
