@@ -8,26 +8,23 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from raylib.errors import UserError
-from raylib.evaluate.indexed import rank_by_index
 from raylib.evaluate.pooled import pool_missing, pooled_shelf
-from raylib.search.blocks import BadVectorError, Block, blocks
+from raylib.search.blocks import Block, blocks
 from raylib.search.compress import bytes_per_token
 from raylib.search.engine import Ranked, Search, content_ranks, documents_of
+from raylib.search.indexed import rank_by_index
+from raylib.search.naming import Names, named_by_id
 from raylib.search.options import SearchOptions
+from raylib.search.quality import losses, sampled, sizes
 from raylib.store.embeddings import Shelf
-from raylib.types import Similarity
-
-_SAMPLED_QUERIES = 100
-"""Queries that are searched exactly as well, to say what other options lose."""
-
-_RECALL_AT = (10, 100, 1000)
+from raylib.types import Embeddings, Similarity
 
 
 class CorpusCache:
@@ -132,13 +129,49 @@ def rank_locally(request: SearchRequest) -> tuple[Ranked, dict[str, Any]]:
     """The best contents, before anything is measured; and what an index says of itself."""
     queries = request.shelf.get(request.query_keys)
     if request.options.index is not None:
-        return rank_by_index(request, queries, lambda: corpus_blocks(request), corpus_name(request))
+        return _rank_by_index(request, queries)
     if request.options.token_pooling > 1:
         pool_missing(request.shelf, request.document_keys, request.options.token_pooling)
     running = Search(queries, request.similarity, request.k, request.content_ranks(), request.options)
     for block in corpus_blocks(request):
         running.add(block)
     return running.found(), {}
+
+
+def _rank_by_index(request: SearchRequest, queries: Embeddings) -> tuple[Ranked, dict[str, Any]]:
+    """The index is kept for the next search over this corpus."""
+    factory, cache = request.options.index, request.cache
+    name = (corpus_name(request), factory)
+    ranked, taken = rank_by_index(
+        queries,
+        _StoredCorpus(request, request.shelf.get(request.document_keys[:1]).dim),
+        request.similarity,
+        request.k,
+        request.content_ranks(),
+        request.options,
+        keep=lambda build: cache.index(name, build),
+    )
+    return ranked, {"index": factory, "bytes_per_document": round(taken, 1)}
+
+
+@dataclass(frozen=True)
+class _StoredCorpus:
+    """A `raylib.search.indexed.Corpus` in the store."""
+
+    request: SearchRequest
+    dim: int
+
+    @property
+    def n_contents(self) -> int:
+        return len(self.request.document_keys)
+
+    def blocks(self) -> Iterator[Block]:
+        return corpus_blocks(self.request)
+
+    def blocks_of(self, contents: np.ndarray) -> Iterator[Block]:
+        """Only the parts are read that hold some of these."""
+        pieces = self.request.shelf.scan([self.request.document_keys[i] for i in contents.tolist()])
+        return blocks(((contents[positions], vectors) for positions, vectors in pieces), self.request.similarity)
 
 
 def check(request: SearchRequest) -> None:
@@ -169,23 +202,12 @@ def finish(request: SearchRequest, ranked: Ranked, quality: dict[str, Any], stag
     documents, scores = documents_of(ranked, request.owners, request.ranks, request.k)
     if request.options.exact:
         return Found(documents, scores)
-    sample = np.unique(np.linspace(0, len(request.query_keys) - 1, _SAMPLED_QUERIES).round().astype(np.int64))
+    sample = sampled(len(request.query_keys))
     exact = stage(
         dataclasses.replace(request, query_keys=[request.query_keys[i] for i in sample], options=SearchOptions())
     )
-    measured = {f"recall_at_{k}": value for k, value in recall(documents[sample], exact.documents_QK).items()}
-    return Found(documents, scores, {**measured, "sampled_queries": len(sample), **_sizes(request), **quality})
-
-
-def recall(found_QK: np.ndarray, exact_QK: np.ndarray) -> dict[int, float]:
-    """k → the share of the exact best k that are among the found best k, the mean over queries; for 10, 100 and 1,000
-    where so many were asked for, and for all that were."""
-    most = exact_QK.shape[1]
-    shares = {}
-    for k in sorted({k for k in _RECALL_AT if k < most} | {most}):
-        hits = [len(np.intersect1d(a[:k], b[:k])) for a, b in zip(found_QK, exact_QK, strict=True)]
-        shares[k] = float(np.mean(hits)) / k
-    return shares
+    lost = losses(documents[sample], exact.documents_QK)
+    return Found(documents, scores, {**lost, **_sizes(request), **quality})
 
 
 def _sizes(request: SearchRequest) -> dict[str, float]:
@@ -195,21 +217,10 @@ def _sizes(request: SearchRequest) -> dict[str, float]:
     plain = request.shelf.token_counts(keys).sum()
     kept = request.document_shelf().token_counts(keys).sum()
     per_token = bytes_per_token(dim, request.options.candidates)
-    return {
-        "bytes_per_document": round(float(kept * per_token / len(keys)), 1),
-        "bytes_per_document_float32": round(float(plain * 4.0 * dim / len(keys)), 1),
-    }
+    return sizes(float(kept * per_token / len(keys)), float(plain * 4.0 * dim / len(keys)))
 
 
-@contextmanager
-def naming(request: SearchRequest) -> Iterator[None]:
-    """A vector that cannot be compared is named by its id rather than by its place."""
-    try:
-        yield
-    except BadVectorError as error:
-        name = None
-        if error.side == "query" and len(request.query_ids):
-            name = request.query_ids[error.position]
-        elif error.side == "document" and len(request.document_ids):
-            name = request.document_ids[int(np.flatnonzero(request.owners == error.position)[0])]
-        raise BadVectorError(error.side, error.position, error.reason, name) from error
+def naming(request: SearchRequest) -> AbstractContextManager[None]:
+    """A vector that cannot be compared is named by its id, see `raylib.search.naming`."""
+    queries = Names(request.query_ids, np.arange(len(request.query_ids)))
+    return named_by_id(queries, Names(request.document_ids, request.owners))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,19 +12,15 @@ import numpy as np
 from raylib.errors import UserError
 from raylib.metrics.runs import Run
 from raylib.score.vectors import Vectors
-from raylib.search.blocks import BadVectorError, Block, blocks, prepare
-from raylib.search.canonical import exact_pairs
+from raylib.search.blocks import Block, blocks
 from raylib.search.compress import bytes_per_token, pool_tokens
-from raylib.search.dense import Index
 from raylib.search.engine import Ranked, Search, content_ranks, documents_of
+from raylib.search.indexed import rank_by_index
+from raylib.search.naming import named_by_id
 from raylib.search.options import SearchOptions
-from raylib.search.topk import TopK, tie_ranks
+from raylib.search.quality import losses, sampled, sizes
+from raylib.search.topk import tie_ranks
 from raylib.types import Embeddings, Similarity
-
-_SAMPLED_QUERIES = 100
-"""Queries that are searched exactly as well, to say what other options lose."""
-
-_RECALL_AT = (10, 100, 1000)
 
 _TRAINING_BYTES = 256 * 2**20
 
@@ -61,11 +56,11 @@ def find(
     Raises UserError for options that the similarity does not have, and for vectors that cannot be compared, by id.
     """
     options.check(similarity)
-    with _naming(queries, documents):
+    with named_by_id(queries, documents):
         search = _Search(queries.load(), documents, similarity, min(k, len(documents.ids)), options)
         places, scores, quality = search.run()
         if not options.exact:
-            quality |= search.recall(places)
+            quality |= search.losses(places)
     run: Run = {}
     for query, content in zip(queries.ids, queries.owners.tolist(), strict=True):
         pairs = zip(places[content].tolist(), scores[content].tolist(), strict=True)
@@ -108,73 +103,44 @@ class _Search:
         if self.options.exact:
             return running.found(), {}
         per_token, n = bytes_per_token(self.documents.dim, self.options.candidates), self.documents.n_contents
-        return running.found(), _sizes(pooled * per_token / n, tokens * 4.0 * self.documents.dim / n)
+        return running.found(), sizes(pooled * per_token / n, tokens * 4.0 * self.documents.dim / n)
 
     def _through_index(self, ranks_C: np.ndarray) -> tuple[Ranked, dict[str, Any]]:
-        """Candidates from a FAISS index that is built here, `oversample` for each result, scored again exactly."""
-        assert self.options.index is not None
-        index = Index(self.options.index, self.documents.dim)
-        if index.training_vectors:
-            index.train(self._sample(index.training_vectors))
-        order = []
-        for block in self._blocks():
-            index.add(block.vectors.values)
-            order.append(block.contents_N)
-        side = prepare(np.arange(len(self.queries)), self.queries, self.similarity, "query")
-        n = self.documents.n_contents
-        found = index.search(side.vectors.values, min(n, self.k * self.options.oversample))
-        query_P, column_P = np.nonzero(found >= 0)
-        content_P = np.concatenate(order)[found[query_P, column_P]]
-        best = TopK(len(side), min(self.k, n))
-        place = np.full(n, -1)
-        for block in self._blocks():
-            place[:] = -1
-            place[block.contents_N] = np.arange(len(block))
-            here = np.flatnonzero(place[content_P] >= 0)
-            query, content = query_P[here], content_P[here]
-            scores = exact_pairs(side.vectors, block.vectors, query, place[content], self.similarity)
-            best.add_pairs(query, scores, content, ranks_C[content])
-        sizes = _sizes(index.bytes_per_vector, 4.0 * self.documents.dim)
-        return Ranked(best.documents_QK, best.scores_QK), sizes
+        corpus = _FileCorpus(self.documents, self.similarity)
+        ranked, taken = rank_by_index(
+            self.queries, corpus, self.similarity, self.k, ranks_C, self.options, training_bytes=_TRAINING_BYTES
+        )
+        return ranked, sizes(taken, 4.0 * corpus.dim)
 
-    def _blocks(self) -> Iterator[Block]:
+    def losses(self, places_QK: np.ndarray) -> dict[str, Any]:
+        """The share of the exact best k that was found, over a sample of the queries."""
+        sample = sampled(len(self.queries))
+        exact, _, _ = dataclasses.replace(self, queries=self.queries.take(sample), options=SearchOptions()).run()
+        return losses(places_QK[sample], exact)
+
+
+@dataclass(frozen=True)
+class _FileCorpus:
+    """A `raylib.search.indexed.Corpus` that is read from its beginning each time."""
+
+    documents: Vectors
+    similarity: Similarity
+
+    @property
+    def n_contents(self) -> int:
+        return self.documents.n_contents
+
+    @property
+    def dim(self) -> int:
+        return self.documents.dim
+
+    def blocks(self) -> Iterator[Block]:
         return blocks(self.documents.blocks(), self.similarity)
 
-    def _sample(self, wanted: int) -> np.ndarray:
-        """[n, dim] vectors to train an index on, the same in every run."""
-        n = self.documents.n_contents
-        most = max(1, min(wanted, n, _TRAINING_BYTES // (4 * self.documents.dim)))
-        row = np.full(n, -1)
-        row[np.sort(np.random.default_rng(0).choice(n, most, replace=False))] = np.arange(most)
-        sample_ND = np.empty((most, self.documents.dim), dtype=np.float32)
-        for block in self._blocks():
-            at = row[block.contents_N]
-            sample_ND[at[at >= 0]] = block.vectors.values[at >= 0]
-        return sample_ND
-
-    def recall(self, places_QK: np.ndarray) -> dict[str, Any]:
-        """The share of the exact best k that was found, over a sample of the queries."""
-        n = len(self.queries)
-        sample = np.unique(np.linspace(0, n - 1, min(n, _SAMPLED_QUERIES)).round().astype(np.int64))
-        exact, _, _ = dataclasses.replace(self, queries=self.queries.take(sample), options=SearchOptions()).run()
-        most = exact.shape[1]
-        shares: dict[str, Any] = {}
-        for k in sorted({k for k in _RECALL_AT if k < most} | {most}):
-            hits = [len(np.intersect1d(a[:k], b[:k])) for a, b in zip(places_QK[sample], exact, strict=True)]
-            shares[f"recall_at_{k}"] = float(np.mean(hits)) / k
-        return {**shares, "sampled_queries": len(sample)}
-
-
-def _sizes(compared: float, plain: float) -> dict[str, Any]:
-    return {"bytes_per_document": round(compared, 1), "bytes_per_document_float32": round(plain, 1)}
-
-
-@contextmanager
-def _naming(queries: Vectors, documents: Vectors) -> Iterator[None]:
-    """A vector that cannot be compared is named by its file and id rather than by its place."""
-    try:
-        yield
-    except BadVectorError as error:
-        side = queries if error.side == "query" else documents
-        name = side.ids[int(np.flatnonzero(side.owners == error.position)[0])]
-        raise UserError(f"{side.path}: {error.side} {name} {error.reason}") from error
+    def blocks_of(self, contents: np.ndarray) -> Iterator[Block]:
+        wanted_C = np.zeros(self.n_contents, dtype=bool)
+        wanted_C[contents] = True
+        for block in self.blocks():
+            at = np.flatnonzero(wanted_C[block.contents_N])
+            if len(at):
+                yield block if len(at) == len(block) else block.take(at)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from raylib.errors import StoreError, UserError
-from raylib.evaluate.search import CorpusCache, SearchRequest, recall, search_locally
+from raylib.evaluate.search import CorpusCache, SearchRequest, search_locally
 from raylib.search import blocks
+from raylib.search.dense import Index
 from raylib.search.options import SearchOptions
 from raylib.search.topk import tie_ranks
 from raylib.store.embeddings import Shelf
@@ -217,12 +218,6 @@ def test_pooled_tokens_lie_on_a_shelf_of_their_own_and_are_pooled_once(tmp_path,
     )
 
 
-def test_recall_is_a_mean_of_shares():
-    found, exact = np.array([[1, 2, 3], [7, 8, 9]]), np.array([[3, 2, 1], [7, 6, 5]])
-    assert recall(found, exact) == {3: pytest.approx((3 / 3 + 1 / 3) / 2)}
-    assert list(recall(np.zeros((1, 100), int), np.zeros((1, 100), int))) == [10, 100]
-
-
 def test_at_most_a_hundred_queries_are_searched_twice(tmp_path):
     queries, documents = Embeddings.from_dense(clustered(1, 250)), Embeddings.from_dense(clustered(2, N))
     request = ask(
@@ -262,6 +257,17 @@ def test_numbers_that_cannot_be_compared_are_named_by_id(tmp_path, number, simil
         search_locally(ask(shelf, similarity))
 
 
+@pytest.mark.parametrize("training", [0, 500])
+def test_a_document_that_an_index_cannot_hold_is_named_by_id(tmp_path, monkeypatch, training):
+    """Met while the index is filled, or in a sample of the corpus to train on."""
+    monkeypatch.setattr(Index, "training_vectors", training)
+    queries, documents = dense_sides()
+    documents.values[417, 3] = np.nan
+    shelf = stored(tmp_path, queries, documents)
+    with pytest.raises(UserError, match=r"^document d417 has NaN or infinite numbers"):
+        search_locally(ask(shelf, "cosine", options=SearchOptions(index="Flat")))
+
+
 def test_vectors_of_two_models_are_not_compared(tmp_path):
     queries, _ = dense_sides()
     shelf = stored(tmp_path, queries, Embeddings.from_dense(clustered(2, N, dim=12)))
@@ -289,7 +295,7 @@ def test_a_corrupt_part_is_named(tmp_path):
 
 
 def test_an_index_is_built_once_for_a_corpus_that_several_languages_share(tmp_path, monkeypatch):
-    from raylib.evaluate import indexed
+    from raylib.search import indexed
 
     built = []
     plain = indexed.Index
