@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
+from benchmarks.common import processor, say  # noqa: E402
 from benchmarks.evaluate_inputs import FULL, PAGE_PIXELS, QUERIES, QUICK, SIZES, Case, build_model, write_pages  # noqa: E402
 from benchmarks.evaluate_report import SIDES, show, summary, write_into_readme  # noqa: E402
 from raylib.evaluate.quiet import quiet_libraries  # noqa: E402
@@ -97,10 +99,6 @@ def run(root: str, cases: list[Case], sizes: list[Case], options: argparse.Names
     return record
 
 
-def say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)
-
-
 # Building.
 
 
@@ -161,12 +159,8 @@ def measure(side: str, job: dict[str, Any], environment: dict[str, str]) -> dict
 
 
 def machine(cores: int) -> dict[str, Any]:
-    import platform
-
-    text = Path("/proc/cpuinfo").read_text(encoding="utf-8") if os.path.exists("/proc/cpuinfo") else ""
-    names = [line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")]
     return {
-        "processor": names[0] if names else platform.processor(),
+        "processor": processor(),
         "cores of the machine": os.cpu_count(),
         "cores used": cores,
         "system": platform.platform(),

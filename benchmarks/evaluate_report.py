@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import markdown_table, write_between
 from benchmarks.evaluate_inputs import Case
 
 SIDES = ("plain", "raylib")
@@ -131,12 +132,4 @@ def show(record: dict[str, Any]) -> None:
 
 def write_into_readme(record: dict[str, Any], path: Path) -> None:
     """Put table and circumstances between the marks in `path`. Raises ValueError where the marks are missing."""
-    lines = ["| " + " | ".join(_COLUMNS) + " |", "|" + "---|" * len(_COLUMNS)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows(record)]
-    text = path.read_text(encoding="utf-8")
-    before, found, rest = text.partition(_BEGIN)
-    if not found or _END not in rest:
-        raise ValueError(f"{path} has no place for the results; expected a line {_BEGIN!r} and a line {_END!r}")
-    after = rest.partition(_END)[2]
-    body = "\n".join([_BEGIN, "", *lines, "", about(record), "", _END])
-    path.write_text(before + body + after, encoding="utf-8")
+    write_between(path, _BEGIN, _END, [*markdown_table(_COLUMNS, rows(record)), "", about(record)])

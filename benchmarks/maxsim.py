@@ -27,6 +27,15 @@ import numpy as np
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
+from benchmarks.common import (  # noqa: E402
+    README,
+    forget_peak_memory,
+    markdown_table,
+    peak_memory,
+    processor,
+    write_between,
+)
+
 DIM = 128
 TOP = 10
 OVERSAMPLE = 4
@@ -60,7 +69,7 @@ def main() -> int:
         print("MEASURED " + json.dumps(measure(**json.loads(options.measure))))
         return 0
     record = run(QUICK if options.quick else FULL, 1 if options.quick else options.rounds)
-    print(table(record))
+    print("\n".join(table(record)))
     print(about(record))
     output = options.output or (None if options.quick else str(REPOSITORY / "benchmarks" / "results" / "maxsim.json"))
     if output:
@@ -157,7 +166,7 @@ def measure(method: str, case: dict[str, Any], threads: int) -> dict[str, Any]:
     few = prepare(queries[:2], documents[:3])  # imports, code paths and caches
     few()
     call = prepare(queries, documents)
-    before = reset_peak_memory()
+    before = forget_peak_memory()
     cpu, wall = time.process_time(), time.perf_counter()
     scores_QN = call()
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
@@ -207,21 +216,6 @@ def matrix_peak(threads: int) -> float:
                 seconds = time.process_time() - cpu if threads == 1 else time.perf_counter() - wall
                 best = max(best, 2 * rows * columns * inner * repeats / seconds / 1e9)
     return best
-
-
-def reset_peak_memory() -> int:
-    """Forget the peak so far; gives the bytes in use."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return memory_line("VmRSS")
-
-
-def peak_memory() -> int:
-    return memory_line("VmHWM")
-
-
-def memory_line(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":"))
 
 
 # The methods: each takes its inputs as its users hold them, and gives a call that returns [queries, documents].
@@ -311,23 +305,24 @@ METHODS: dict[str, tuple[str, Callable[..., Callable[[], np.ndarray]]]] = {
 _COLUMNS = ("lengths", "threads", "method", "seconds", "× colpali-engine", "of the GEMM peak", "memory MB", "top 10")
 
 
-def table(record: dict[str, Any]) -> str:
-    """Markdown."""
-    lines = ["| " + " | ".join(_COLUMNS) + " |", "|" + "---|" * len(_COLUMNS)]
+def table(record: dict[str, Any]) -> list[str]:
+    """Lines of Markdown."""
+    rows = []
     order = {name: n for n, name in enumerate(METHODS)}
     for row in sorted(record["rows"], key=lambda r: (r["case"], r["threads"], order[r["method"]])):
-        cells = [
-            row["case"],
-            str(row["threads"]),
-            row["method"],
-            f"{row['seconds']:.2f} {row['clock'].replace('cpu', 'CPU')}",
-            f"{row['times colpali-engine']:.2f}×",
-            f"{100 * row['share of the GEMM peak']:.0f} %",
-            str(row["memory over the inputs, MB"]),
-            "same" if row["same top"] == 1 else f"{100 * row['same top']:.1f} %",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append(
+            [
+                row["case"],
+                str(row["threads"]),
+                row["method"],
+                f"{row['seconds']:.2f} {row['clock'].replace('cpu', 'CPU')}",
+                f"{row['times colpali-engine']:.2f}×",
+                f"{100 * row['share of the GEMM peak']:.0f} %",
+                str(row["memory over the inputs, MB"]),
+                "same" if row["same top"] == 1 else f"{100 * row['same top']:.1f} %",
+            ]
+        )
+    return markdown_table(_COLUMNS, rows)
 
 
 def about(record: dict[str, Any]) -> str:
@@ -341,17 +336,7 @@ def about(record: dict[str, Any]) -> str:
 
 
 def write_into_readme(record: dict[str, Any]) -> None:
-    path = REPOSITORY / "benchmarks" / "README.md"
-    before, found, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    if not found or END not in rest:
-        raise ValueError(f"{path} has no place for the results; expected a line {BEGIN!r} and a line {END!r}")
-    body = "\n".join([BEGIN, "", table(record), "", about(record), "", END])
-    path.write_text(before + body + rest.partition(END)[2], encoding="utf-8")
-
-
-def processor() -> str:
-    text = Path("/proc/cpuinfo").read_text(encoding="utf-8") if os.path.exists("/proc/cpuinfo") else ""
-    return next((line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")), "?")
+    write_between(README, BEGIN, END, [*table(record), "", about(record)])
 
 
 def installed(name: str) -> str:

@@ -24,6 +24,7 @@ import numpy as np
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
+from benchmarks.common import say  # noqa: E402
 from benchmarks.search_report import show, write_into_readme  # noqa: E402
 from benchmarks.search_side import write_dense, write_late  # noqa: E402
 
@@ -90,10 +91,6 @@ def run(root: str, options: argparse.Namespace) -> dict[str, Any]:
         "load average": {"start": load, "end": [round(x, 2) for x in os.getloadavg()]},
         "minutes": round((time.time() - started) / 60, 1),
     }
-
-
-def say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)
 
 
 def measure(

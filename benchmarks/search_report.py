@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import markdown_table, write_between
+
 _BEGIN, _END = "<!-- results of search.py: rewritten by every full run -->", "<!-- end of results of search.py -->"
 
 _DENSE = ("dense, best 100", "s", "CPU s", "peak MB", "largest score difference", "places that differ")
@@ -65,11 +67,5 @@ def write_into_readme(record: dict[str, Any], path: Path) -> None:
     """Put tables and circumstances between the marks in `path`. Raises ValueError where the marks are missing."""
     lines: list[str] = []
     for names, rows in ((_DENSE, dense_rows(record)), (_LATE, late_rows(record))):
-        lines += ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-        lines += ["| " + " | ".join(row) + " |" for row in rows] + [""]
-    text = path.read_text(encoding="utf-8")
-    before, found, rest = text.partition(_BEGIN)
-    if not found or _END not in rest:
-        raise ValueError(f"{path} has no place for the results; expected a line {_BEGIN!r} and a line {_END!r}")
-    body = "\n".join([_BEGIN, "", *lines, about(record), "", _END])
-    path.write_text(before + body + rest.partition(_END)[2], encoding="utf-8")
+        lines += [*markdown_table(names, rows), ""]
+    write_between(path, _BEGIN, _END, [*lines, about(record)])

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import time
 from typing import Any
 
 import numpy as np
 
+from benchmarks.common import peak_memory
 from raylib.evaluate.search import Found, SearchRequest, finish, rank_locally, search_locally
 from raylib.search.options import SearchOptions
 from raylib.search.topk import tie_ranks
@@ -152,12 +152,12 @@ def main() -> int:
     import torch
 
     torch.set_num_threads(job["cores"])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    before = peak_memory() / 1e6
     if side == "faiss":
         found, measured = plain_faiss(job)
     else:
         found, measured = search(job, "maxsim" if side == "late" else "cosine")
-    measured["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    measured["peak_mb"] = peak_memory() / 1e6
     measured["peak_mb_of_imports"] = before
     np.savez(job["out"], documents=found.documents_QK, scores=found.scores_QK)
     print("MEASURED " + json.dumps({n: round(v, 3) if isinstance(v, float) else v for n, v in measured.items()}))

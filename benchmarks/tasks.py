@@ -25,7 +25,8 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from benchmarks.evaluate import BATCH_SIZE, SETTINGS, machine, say, versions  # noqa: E402
+from benchmarks.common import markdown_table, say, write_between  # noqa: E402
+from benchmarks.evaluate import BATCH_SIZE, SETTINGS, machine, versions  # noqa: E402
 from benchmarks.evaluate_inputs import TINY_CLIP, build_model  # noqa: E402
 from benchmarks.tasks_inputs import PAGE_PIXELS, Case, cases, write_case  # noqa: E402
 
@@ -176,7 +177,7 @@ def summary(case: Case, pairs: list[dict[str, Any]]) -> dict[str, Any]:
 def table(record: dict[str, Any]) -> list[str]:
     """Markdown: one row per case, and where and when."""
     heads = ("10 tasks", "mteb s", "raylib s", "ratio", "start-up s", "ratio with start-up", "CPU s", "Δ main score")
-    lines = ["| " + " | ".join(heads) + " |", "|---|" + "---|" * (len(heads) - 1)]
+    rows = []
     for case in record["cases"]:
         work, startup, cpu = (case["seconds"][name] for name in ("work", "startup", "cpu"))
         cells = [
@@ -189,22 +190,17 @@ def table(record: dict[str, Any]) -> list[str]:
             f"{cpu['plain']:.1f} / {cpu['raylib']:.1f}",
             f"{case['largest difference of a main score']:.0e}",
         ]
-        lines.append("| " + " | ".join(cells) + " |")
+        rows.append(cells)
     where, made = record["machine"], record["versions"]
     packages = ", ".join(f"{name} {made[name]}" for name in ("mteb", "ray", "torch"))
     load = f"{where['load average at the start'][0]} at the start, {where['load average at the end'][0]} at the end"
     about = f"{record['date']}; {where['cores used']} of {where['cores of the machine']} cores, {where['processor']}; "
-    return [*lines, "", f"{about}{packages}; {record['minutes']} minutes; load average {load}."]
+    return [*markdown_table(heads, rows), "", f"{about}{packages}; {record['minutes']} minutes; load average {load}."]
 
 
 def write_into_readme(record: dict[str, Any], path: Path) -> None:
     """Put the table between its marks in `path`. Raises ValueError where they are missing."""
-    text = path.read_text(encoding="utf-8")
-    before, found, rest = text.partition(_BEGIN)
-    if not found or _END not in rest:
-        raise ValueError(f"{path} has no place for the results; expected a line {_BEGIN!r} and a line {_END!r}")
-    body = "\n".join([_BEGIN, "", *table(record), "", _END])
-    path.write_text(before + body + rest.partition(_END)[2], encoding="utf-8")
+    write_between(path, _BEGIN, _END, table(record))
 
 
 if __name__ == "__main__":

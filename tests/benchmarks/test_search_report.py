@@ -17,7 +17,7 @@ def test_a_small_run_measures_every_side(tmp_path, monkeypatch):
     streamed, faiss = record["dense"]
     assert streamed["same_as_reference"] and faiss["queries_with_other_documents"] == 0
     assert 0 < faiss["largest_score_difference"] < 1e-6 or faiss["places_that_differ"] == 0
-    assert streamed["peak_mb"] > streamed["peak_mb_of_imports"] > 50
+    assert streamed["peak_mb"] >= streamed["peak_mb_of_imports"] > 50
     assert record["index"]["quality"]["sampled_queries"] == 12
     exact, pooled = record["late"]
     assert exact["quality"] == {} and pooled["quality"]["bytes_per_document"] < 100 * 128 * 4 * 3
