@@ -19,6 +19,12 @@ _MOST_ON_GPU = 2048
 _PER_CENTROID = 40
 """Training vectors of each list of an inverted file."""
 
+_LISTS_PER_VISITED, _LEAST_LISTS = 8, 16
+"""Who says no nprobe wants scores that are nearly right before the last factor in speed. Measured over 200,000 to a
+million vectors of low intrinsic dimension, 256 to 4,096 lists: an eighth of them holds .97 to 1.0 of the best 100, in a
+fifth to a third of the time of comparing all; the square root, which is usual, .84 to .91 in about a tenth. Of few lists an
+eighth is too few (64 lists, 20,000 vectors: 8 hold .53 to .92 of the best 100, 16 .71 to .98)."""
+
 _SKYLAKE_X = {"avx512f", "avx512dq", "avx512cd", "avx512bw", "avx512vl"}
 
 
@@ -76,7 +82,7 @@ class Index:
     """A FAISS index by factory string: "IVF4096,Flat", "HNSW32", "OPQ64,IVF1024,PQ64".
 
     After a semicolon come search parameters as FAISS names them: "IVF4096,Flat;nprobe=128". Without, an inverted file
-    visits the square root of its lists, at least 8, and a graph keeps as many candidates as are asked for.
+    visits an eighth of its lists, at least 16, and a graph keeps as many candidates as are asked for.
     Vectors are compared by inner product; their positions are counted in the order in which they are added. Raises
     UserError for a string that FAISS does not know.
     """
@@ -94,7 +100,7 @@ class Index:
             ) from error
         self._lists = _lists(self.faiss, self._index)
         if self._lists is not None and not self._parameters:
-            self._set(f"nprobe={min(self._lists.nlist, max(8, round(self._lists.nlist**0.5)))}")
+            self._set(f"nprobe={min(self._lists.nlist, max(_LEAST_LISTS, self._lists.nlist // _LISTS_PER_VISITED))}")
         elif self._parameters:
             self._set(self._parameters)
 

@@ -51,9 +51,10 @@ def test_openblas_is_told_the_core_while_faiss_is_loaded(flags, chosen, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("factory", "nprobe"), [("IVF64,Flat", 8), ("IVF256,Flat", 16), ("IVF4,Flat", 4), ("OPQ4,IVF64,PQ4x4", 8)]
+    ("factory", "nprobe"),
+    [("IVF64,Flat", 16), ("IVF256,Flat", 32), ("IVF4096,Flat", 512), ("IVF4,Flat", 4), ("OPQ4,IVF64,PQ4x4", 16)],
 )
-def test_an_inverted_file_visits_a_root_of_its_lists(factory, nprobe):
+def test_an_inverted_file_visits_an_eighth_of_its_lists(factory, nprobe):
     assert Index(factory, 8)._lists.nprobe == nprobe
 
 
