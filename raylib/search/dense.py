@@ -22,8 +22,8 @@ _PER_CENTROID = 40
 _LISTS_PER_VISITED, _LEAST_LISTS = 8, 16
 """Who says no nprobe wants scores that are nearly right before the last factor in speed. Measured over 200,000 to a
 million vectors of low intrinsic dimension, 256 to 4,096 lists: an eighth of them holds .97 to 1.0 of the best 100, in a
-fifth to a third of the time of comparing all; the square root, which is usual, .84 to .91 in about a tenth. Of few lists an
-eighth is too few (64 lists, 20,000 vectors: 8 hold .53 to .92 of the best 100, 16 .71 to .98)."""
+fifth to a third of the time of comparing all; the square root, which is usual, .84 to .91 in about a tenth. Of few
+lists an eighth is too few (64 lists, 20,000 vectors: 8 hold .53 to .92 of the best 100, 16 .71 to .98)."""
 
 _SKYLAKE_X = {"avx512f", "avx512dq", "avx512cd", "avx512bw", "avx512vl"}
 
