@@ -23,6 +23,7 @@ from raylib.search.topk import tie_ranks
 from raylib.types import Embeddings, Similarity
 
 _TRAINING_BYTES = 256 * 2**20
+"""Of the vectors that an index is trained on, at most."""
 
 
 def resolve_similarity(
