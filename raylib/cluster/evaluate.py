@@ -12,7 +12,8 @@ from raylib.cluster.encode import RayDataStage, quiet_ray_data
 from raylib.cluster.pool import PoolStage
 from raylib.cluster.score import ScoreWorkers
 from raylib.cluster.search import RaySearch
-from raylib.cluster.session import Workers
+from raylib.cluster.session import Workers, started_here
+from raylib.cluster.shared_pool import PooledPlan
 from raylib.evaluate.config import EvaluateConfig
 from raylib.evaluate.encode import Progress
 from raylib.evaluate.model import EncodeStage
@@ -24,6 +25,7 @@ class RayBackend:
     """The connected cluster as a `raylib.evaluate.job.Backend`."""
 
     workers: Workers
+    _scorer: ScoreWorkers | None = None
 
     @classmethod
     def of(cls, config: EvaluateConfig) -> RayBackend:
@@ -32,14 +34,19 @@ class RayBackend:
         wanted = Workers(config.workers, config.min_workers, config.gpus_per_worker, config.cpus_per_worker)
         return cls(wanted.resolve())
 
-    def plan_stage(self, progress: Progress) -> EncodeStage:
+    def plan_stage(self, progress: Progress, *, requests: bool) -> EncodeStage:
+        """Ray Data, which prepares on CPUs what GPUs encode and streams contents by value between machines. On one
+        machine of CPUs it would only load a second copy of a model that is to answer requests anyway."""
+        if requests and self._scorer is not None and not self.workers.gpus and started_here():
+            return PooledPlan(self._scorer.pool(), progress)
         return RayDataStage(self.workers, progress)
 
     def request_stage(self) -> EncodeStage:
         return PoolStage(self.workers)
 
     def score_stage(self) -> ScoreWorkers:
-        return ScoreWorkers(self.workers)
+        self._scorer = ScoreWorkers(self.workers)
+        return self._scorer
 
     def search_stage(self) -> RaySearch:
         return RaySearch(self.workers)

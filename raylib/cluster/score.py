@@ -7,6 +7,7 @@ How many there are is bounded instead. What they find goes back to the job, whic
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import queue
 import threading
@@ -88,9 +89,10 @@ class ScoreWorkers:
 
     def submit(self, unit: ScoreUnit, *, alone: bool) -> Future[Scored]:
         if (alone and not self._actors) or not _travels(unit):
+            if self._pool is not None:
+                unit = dataclasses.replace(unit, model=self._asking_pool(unit.model))
             return self._here.submit(unit, alone=alone)
-        if self._pool is None:
-            self._pool = SharedPool.start(self._workers)
+        self.pool()
         future: Future[Scored] = Future()
         with self._lock:
             self._queue.put((unit.place, next(self._number), unit, self._parcel(unit), future))
@@ -100,6 +102,12 @@ class ScoreWorkers:
                 self._actors.append(actor)
                 threading.Thread(target=self._serve, args=(actor,), name="score", daemon=True).start()
         return future
+
+    def pool(self) -> SharedPool:
+        """The encode actors that answer what tasks ask for, of every model; started when first needed."""
+        if self._pool is None:
+            self._pool = SharedPool.start(self._workers)
+        return self._pool
 
     def _parcel(self, unit: ScoreUnit) -> Any:
         """The task in Ray's object store, once for all models that need as much of it."""

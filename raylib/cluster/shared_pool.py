@@ -15,12 +15,15 @@ from raylib.cluster.pool import PoolStage
 from raylib.cluster.session import Workers, portable, worker_failure
 from raylib.cluster.ship import ShippedSource, ship
 from raylib.evaluate.contents import Source
-from raylib.evaluate.encode import EncodeReport
+from raylib.evaluate.encode import EncodeReport, Progress
 from raylib.evaluate.plan import MicroBatch
 from raylib.models.protocol import Encoder
 from raylib.store.embeddings import Shelf
 
 _MAX_CALLERS = 64
+
+_PLAN_PIECES = 20
+"""In how many pieces a plan is handed over: after each the job hears of its progress and may stop."""
 
 
 class _Keeper:
@@ -86,3 +89,22 @@ class SharedPool:
     def close(self) -> None:
         """Give up all of them."""
         ray.kill(self.keeper)
+
+
+@dataclass(frozen=True)
+class PooledPlan:
+    """The plan of one model through the actors that will answer its tasks' requests: its weights are loaded once."""
+
+    pool: SharedPool
+    progress: Progress
+
+    def __call__(
+        self, encoder: Encoder, batches: Sequence[MicroBatch], sources: Sequence[Source], shelf: Shelf
+    ) -> EncodeReport:
+        report = EncodeReport()
+        step = max(8, -(-len(batches) // _PLAN_PIECES))
+        for first in range(0, len(batches), step):
+            part = self.pool(encoder, batches[first : first + step], sources, shelf)
+            report.add(part)
+            self.progress(part.encoded + len(part.bad))
+        return report

@@ -7,6 +7,7 @@ wherever the backend has it done; every write of a result stays in this thread.
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -77,8 +78,8 @@ class ScoreHere:
 class Backend(Protocol):
     """Where contents are encoded, and tasks scored."""
 
-    def plan_stage(self, progress: Progress) -> EncodeStage:
-        """For the one big execution per model."""
+    def plan_stage(self, progress: Progress, *, requests: bool) -> EncodeStage:
+        """For the one big execution per model. requests: its tasks will ask for vectors while they are scored, too."""
         ...
 
     def request_stage(self) -> EncodeStage:
@@ -109,7 +110,9 @@ class Backend(Protocol):
 class LocalBackend:
     """This process, one model after another."""
 
-    def plan_stage(self, progress: Progress) -> EncodeStage:
+    def plan_stage(self, progress: Progress, *, requests: bool) -> EncodeStage:
+        del requests
+
         def stage(
             encoder: Encoder, batches: Sequence[MicroBatch], sources: Sequence[Rows], shelf: Shelf
         ) -> EncodeReport:
@@ -209,6 +212,8 @@ class EvaluateJob:
         for summary in self.unmade:
             summary.write(self.config.output_folder)
         side_by_side = max(1, self.config.parallel_models or self.backend.parallel_models())
+        requests = any(not task.sides for task in self.tasks)
+        stage_with = functools.partial(self.backend.plan_stage, requests=requests)
         waiting = deque(runs)
         encoding: dict[Future[Any], ModelRun] = {}
         scoring: dict[Future[Any], tuple[ModelRun, ScoreUnit]] = {}
@@ -217,7 +222,7 @@ class EvaluateJob:
                 while waiting and len(encoding) < side_by_side:
                     run = waiting.popleft()
                     if run.plan(self.tasks):
-                        encoding[pool.submit(run.encode, self.backend.plan_stage)] = run
+                        encoding[pool.submit(run.encode, stage_with)] = run
                     else:
                         self._finish(run, scorer)
                 for future in wait([*encoding, *scoring], return_when=FIRST_COMPLETED).done:
