@@ -119,7 +119,8 @@ def test_scores_of_tasks_side_by_side_are_those_of_mteb(name, tasks, shipping, c
     assert differing(outcome, name, tasks) == []
 
 
-def test_two_models_get_the_scores_that_mteb_gives_each_alone(cluster, watched, tmp_path):
+@pytest.mark.parametrize("shipping", ["path"], indirect=True)
+def test_two_models_get_the_scores_that_mteb_gives_each_alone(cluster, shipping, watched, tmp_path):
     """Both are the dense toy; MTEB draws from a random state of the task in two of these."""
     watched_toys.forget("watched")
     tasks = ["MockMultilabelClassification", "MockMultilingualClusteringFastTask", "MockMultilingualRetrievalTask"]
