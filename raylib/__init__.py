@@ -14,11 +14,12 @@ _WHERE = {
     "evaluate": "raylib.api",
     "EvaluateConfig": "raylib.evaluate.config",
     "ModelSpec": "raylib.models.protocol",
+    "SearchOptions": "raylib.search.options",
     "Embeddings": "raylib.types",
     "maxsim": "raylib.search.maxsim",
 }
 
-__all__ = ["Embeddings", "EvaluateConfig", "ModelSpec", "RayModel", "__version__", "evaluate", "maxsim"]
+__all__ = ["Embeddings", "EvaluateConfig", "ModelSpec", "RayModel", "SearchOptions", "__version__", "evaluate", "maxsim"]
 
 if TYPE_CHECKING:
     from raylib.api import evaluate as evaluate
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from raylib.evaluate.config import EvaluateConfig as EvaluateConfig
     from raylib.models.protocol import ModelSpec as ModelSpec
     from raylib.search.maxsim import maxsim as maxsim
+    from raylib.search.options import SearchOptions as SearchOptions
     from raylib.types import Embeddings as Embeddings
 
 

@@ -26,11 +26,11 @@ class BadVectorError(UserError):
     """A vector that cannot be compared. side: "query" or "document"; position: which of those that were given."""
 
     def __init__(self, side: str, position: int, reason: str, name: str | None = None) -> None:
-        self.side, self.position, self.reason = side, position, reason
+        self.side, self.position, self.reason, self.name = side, position, reason, name
         super().__init__(f"{side} {position if name is None else name} {reason}")
 
     def __reduce__(self):
-        return (BadVectorError, (self.side, self.position, self.reason))
+        return (BadVectorError, (self.side, self.position, self.reason, self.name))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from raylib.search.filters import Int8Filter
-from raylib.search.maxsim import for_each_group, query_chunks, tiles
+from raylib.search.maxsim import for_each_group, of_few_lengths, query_chunks, tiles
 from raylib.search.rounding import multiply
 from raylib.types import Embeddings
 
@@ -42,7 +42,7 @@ def estimate(queries: Embeddings, documents: Embeddings, precision: str, *, memo
                 products = multiply(document_TD.astype(np.float64), tokens_TD.astype(np.float64))
                 best_NT = np.maximum.reduceat(products, members.offsets[:-1], axis=0).astype(np.float32)
             else:
-                best_NT = side.best(document_TD)[None]
+                best_NT = side.best(of_few_lengths(document_TD))[None]
             rows_NQ[group] = np.add.reduceat(best_NT, starts, axis=1)
 
         for_each_group(work, documents.token_counts)

@@ -21,7 +21,7 @@ from raylib.search.filters import Filter, fastest_filter
 from raylib.search.rounding import UNIT_64, careful_products, multiply, relative_error, round_once
 from raylib.types import Embeddings
 
-_TILE_BYTES = 2 * 2**20
+_TILE_BYTES = 3 * 2**20
 """Similarities of one tile: enough for a product at its full rate, few enough to be in the cache when read again."""
 
 _CHUNK_TOKENS = 1024
@@ -29,6 +29,8 @@ _CHUNK_TOKENS = 1024
 
 _SHORT_TOKENS = 32
 """Documents of up to so many tokens are scored in groups: alone, one costs more calls than arithmetic."""
+
+_LENGTH_STEP = 32
 
 _CANDIDATES_PER_TOKEN = 16
 """With more tokens that can be the best (a blank page repeats one), all products in float64 are faster."""
@@ -115,7 +117,7 @@ class QuerySide:
         if len(documents) > 1 or len(tokens_TD) <= _SHORT_TOKENS:
             best_NT = self._best_of_short(wide_TD, documents.offsets)
         else:
-            best_NT = self._best_of_long(tokens_TD, wide_TD, longest)[None]
+            best_NT = self._best_of_long(of_few_lengths(tokens_TD), of_few_lengths(wide_TD), longest)[None]
         bound_T = relative_error(tokens_TD.shape[1], UNIT_64) * self.norms * longest
         maxima_NT, unsure_NT = round_once(best_NT, bound_T)
         for n, token in zip(*np.nonzero(unsure_NT), strict=True):
@@ -159,9 +161,16 @@ class QuerySide:
 _LEAST = {"f": np.float32(-np.inf), "i": np.int32(-(2**31))}
 
 
+def of_few_lengths(tokens_TD: np.ndarray) -> np.ndarray:
+    """The tokens, the last one repeated up to a multiple of 32: it changes no maximum. oneDNN makes code for every
+    shape that it meets, and keeps hundreds of megabytes of it."""
+    missing = -len(tokens_TD) % _LENGTH_STEP
+    return np.concatenate([tokens_TD, np.repeat(tokens_TD[-1:], missing, axis=0)]) if missing else tokens_TD
+
+
 def tiles(n_query_tokens: int, n_document_tokens: int) -> Iterator[slice]:
     """Query tokens whose similarities to so many document tokens fit in a core's cache."""
-    width = max(32, min(1024, _TILE_BYTES // (4 * n_document_tokens) // 32 * 32))
+    width = max(32, min(8192, _TILE_BYTES // (4 * n_document_tokens) // 32 * 32))
     for first in range(0, n_query_tokens, width):
         yield slice(first, min(first + width, n_query_tokens))
 
