@@ -19,7 +19,16 @@ _WHERE = {
     "maxsim": "raylib.search.maxsim",
 }
 
-__all__ = ["Embeddings", "EvaluateConfig", "ModelSpec", "RayModel", "SearchOptions", "__version__", "evaluate", "maxsim"]
+__all__ = [
+    "Embeddings",
+    "EvaluateConfig",
+    "ModelSpec",
+    "RayModel",
+    "SearchOptions",
+    "__version__",
+    "evaluate",
+    "maxsim",
+]
 
 if TYPE_CHECKING:
     from raylib.api import evaluate as evaluate
