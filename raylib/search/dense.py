@@ -161,4 +161,4 @@ def _lists(faiss: Any, index: Any) -> Any:
 def _reason(error: Exception) -> str:
     """The last words of FAISS's own message, without the place in its source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return re.sub(r"^.*?Error: ", "", " ".join(lines)).replace("'", "")[:200]
+    return re.sub(r"^(Error in .*? at \S+: )?(.*?Error: )?", "", " ".join(lines)).replace("'", "")[:200]
