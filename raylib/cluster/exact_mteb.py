@@ -97,6 +97,7 @@ class ActorRunner:
         self._actors: list[Any] = []
         self._idle: list[Any] = []
         self._starting: dict[ray.ObjectRef, Any] = {}
+        self._home: Any = None
         self._answered = False
 
     def traits(self) -> Traits:
@@ -141,14 +142,16 @@ class ActorRunner:
         return results
 
     def _free(self, first: bool) -> Any:
-        """An idle actor, or None. first: only the first will do, for calls that are not cut: a model that remembers its
-        calls, as CDE does, then sees all of them in MTEB's order."""
-        if not first:
-            return self._idle.pop(0) if self._idle else None
-        if self._actors[0] not in self._idle:
+        """An idle actor, or None. first: always the same will do, for calls that are not cut: a model that remembers
+        its calls, as CDE does, then sees all of them in MTEB's order. When that one dies, what it remembered is lost,
+        and another takes its place: a cluster that is full may have no room to start it again."""
+        if first and self._home is None and self._idle:
+            self._home = self._idle[0]
+        actor = self._home if first else next(iter(self._idle), None)
+        if actor not in self._idle:
             return None
-        self._idle.remove(self._actors[0])
-        return self._actors[0]
+        self._idle.remove(actor)
+        return actor
 
     def _finished(self, done: ray.ObjectRef, sent: _Sent, results: list[Any], call: Call) -> bool:
         """Take the result of a piece; False where its actor died. Raises what the model raised, and ModelError for a
@@ -157,6 +160,8 @@ class ActorRunner:
             results[sent.at] = ray.get(done)
         except ray.exceptions.RayActorError as error:
             sent.deaths += 1
+            if sent.actor == self._home:
+                self._home = None
             if sent.deaths >= MAX_ATTEMPTS:
                 raise ModelError(self._fatal(sent, call)) from error
             return False
@@ -218,4 +223,4 @@ class ActorRunner:
         """Give the actors up."""
         for actor in self._actors:
             ray.kill(actor)
-        self._actors, self._idle, self._starting = [], [], {}
+        self._actors, self._idle, self._starting, self._home = [], [], {}, None

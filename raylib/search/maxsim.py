@@ -21,7 +21,7 @@ from raylib.search.filters import Filter, fastest_filter
 from raylib.search.rounding import UNIT_64, careful_products, multiply, relative_error, round_once
 from raylib.types import Embeddings
 
-_TILE_BYTES = 2 * 2**20
+_TILE_BYTES = 3 * 2**20
 """Similarities of one tile: enough for a product at its full rate, few enough to be in the cache when read again."""
 
 _CHUNK_TOKENS = 1024

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -56,23 +57,36 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def models(cluster):
-    """(toy, workers) → its RayModel, one at a time."""
+def one_at_a_time(cluster):
+    """name, how to make it → what holds actors; what was held before is given up, because the cluster has room for one
+    such group."""
+    held: dict[Any, Any] = {}
+
+    def give_up() -> None:
+        for other in held.values():
+            other.close()
+        held.clear()
+
+    def hold(name: Any, make: Callable[[], Any]) -> Any:
+        if name not in held:
+            give_up()
+            held[name] = make()
+        return held[name]
+
+    yield hold
+    give_up()
+
+
+@pytest.fixture(scope="module")
+def models(one_at_a_time):
+    """(toy, workers) → its RayModel."""
     import raylib
 
-    made: dict[tuple[str, int], Any] = {}
-
     def model(toy: str, workers: int) -> Any:
-        if (toy, workers) not in made:
-            for other in made.values():
-                other.close()
-            made.clear()
-            made[toy, workers] = raylib.RayModel(f"tests.exact_toys:{toy}", workers=workers, exact_mteb=True)
-        return made[toy, workers]
+        name = f"tests.exact_toys:{toy}"
+        return one_at_a_time((toy, workers), lambda: raylib.RayModel(name, workers=workers, exact_mteb=True))
 
-    yield model
-    for other in made.values():
-        other.close()
+    return model
 
 
 @cache
@@ -116,11 +130,9 @@ def sentences(tmp_path_factory):
     return folder / "model"
 
 
-@pytest.fixture(scope="module")
-def sentence_model(cluster, sentences):
-    model = ray_exact_model(ModelSpec(str(sentences), device="cpu"), Workers(2))
-    yield model
-    model.close()
+@pytest.fixture
+def sentence_model(one_at_a_time, sentences):
+    return one_at_a_time("sentences", lambda: ray_exact_model(ModelSpec(str(sentences), device="cpu"), Workers(2)))
 
 
 @pytest.mark.parametrize("shipping", ["path", "value"], indirect=True)
@@ -162,10 +174,9 @@ def slices_of(texts: list[str]) -> tuple[Any, Any, list[Any]]:
 
 
 @pytest.fixture
-def runner(request, cluster, watched):
-    made = ActorRunner(exact_source(ModelSpec(f"tests.cluster.watched_toys:{request.param}")), Workers(2))
-    yield made
-    made.close()
+def runner(request, one_at_a_time, watched):
+    source = exact_source(ModelSpec(f"tests.cluster.watched_toys:{request.param}"))
+    return one_at_a_time(request.param, lambda: ActorRunner(source, Workers(2)))
 
 
 @pytest.mark.parametrize("runner", ["slow"], indirect=True)
