@@ -118,9 +118,9 @@ def _grade(path: str, where: str, value: Any) -> int:
     """A whole number, also where it is written as 1.0."""
     try:
         number = float(value)
-        if number.is_integer():
-            return int(number)
     except (TypeError, ValueError):
-        pass
+        number = float("nan")
+    if number.is_integer():
+        return int(number)
     text = value.strip() if isinstance(value, str) else value
     raise UserError(f"qrels {path}, {where}: the grade is {text!r}; expected a whole number")

@@ -35,7 +35,7 @@ def ties(tmp_path):
     return stored(tmp_path / "dense", queries, documents)
 
 
-def same(one, other):
+def assert_same(one, other):
     assert np.array_equal(one.documents_QK, other.documents_QK)
     assert np.array_equal(one.scores_QK.view(np.int32), other.scores_QK.view(np.int32))
     assert one.quality == other.quality
@@ -46,7 +46,7 @@ def test_dense_shards_give_the_same_bits(workers, ties, cluster, every_search_is
     request = ask(ties, "cosine", k=40)
     expected = search_locally(request)
     monkeypatch.setattr(sharded, "search_locally", None)
-    same(RaySearch(Workers(workers))(request), expected)
+    assert_same(RaySearch(Workers(workers))(request), expected)
 
 
 @pytest.mark.parametrize("settings", [{}, {"candidates": "binary"}, {"token_pooling": 2}], ids=str)
@@ -56,7 +56,7 @@ def test_late_interaction_shards_give_the_same_bits(settings, tmp_path, cluster,
     expected = search_locally(ask(stored(tmp_path / "other", *late_sides()), "maxsim", options=options))
     monkeypatch.setattr(sharded, "search_locally", None)
     monkeypatch.setattr(sharded, "pool_rows", None)
-    same(RaySearch(Workers(3))(ask(shelf, "maxsim", options=options)), expected)
+    assert_same(RaySearch(Workers(3))(ask(shelf, "maxsim", options=options)), expected)
 
 
 def test_an_actor_can_ask(ties, cluster, every_search_is_large):
@@ -70,7 +70,7 @@ def test_an_actor_can_ask(ties, cluster, every_search_is_large):
 
     request = ask(ties, "cosine")
     actor = Asking.remote()
-    same(cluster.get(actor.ask.remote(request), timeout=100), search_locally(request))
+    assert_same(cluster.get(actor.ask.remote(request), timeout=100), search_locally(request))
     cluster.kill(actor)
 
 
@@ -78,7 +78,7 @@ def test_small_searches_and_indexes_stay_here(ties, cluster, monkeypatch):
     monkeypatch.setattr(RaySearch, "_run", None)
     for options in (SearchOptions(), SearchOptions(index="Flat")):
         request = ask(ties, "cosine", options=options)
-        same(RaySearch(Workers(2))(request), search_locally(request))
+        assert_same(RaySearch(Workers(2))(request), search_locally(request))
 
 
 def test_a_corrupt_part_is_named(ties, cluster, every_search_is_large):
@@ -120,7 +120,7 @@ def test_a_killed_worker_costs_time_only(ties, tmp_path, cluster, every_search_i
     died = str(tmp_path / "died")
     monkeypatch.setattr(sharded, "_search_shard", dying(DIE_ONCE.format(path=died)))
     request = ask(ties, "cosine")
-    same(RaySearch(Workers(2))(request), search_locally(request))
+    assert_same(RaySearch(Workers(2))(request), search_locally(request))
     assert os.path.exists(died)
 
 
