@@ -16,8 +16,10 @@ import mteb.mocks
 import psutil
 import pytest
 
+from raylib.cluster.encode import RayDataStage
 from raylib.cluster.evaluate import RayBackend
-from raylib.cluster.session import MAX_ATTEMPTS
+from raylib.cluster.session import MAX_ATTEMPTS, Workers
+from raylib.cluster.shared_pool import PooledPlan
 from raylib.evaluate.config import EvaluateConfig
 from raylib.evaluate.job import EvaluateJob, Outcome
 from raylib.evaluate.progress import QuietReporter
@@ -135,8 +137,19 @@ def test_two_models_get_the_scores_that_mteb_gives_each_alone(cluster, shipping,
     assert {"_ScoreWorker", "_PoolWorker"} <= seen.names, "the sampler sees them"
     contents = [digest for _, digest in watched_toys.forwards("watched")]
     assert len(contents) == len(set(contents)), "tasks share vectors"
-    assert len({pid for pid, _ in watched_toys.forwards("watched")}) <= 2, "plan and requests share the workers"
+    assert len({pid for pid, _ in watched_toys.forwards("watched")}) <= 2 + 2, "those of the plan, those of requests"
     no_actors_left(cluster)
+
+
+@pytest.mark.parametrize("shipping", ["path"], indirect=True)
+def test_a_plan_goes_through_the_actors_that_will_be_asked(cluster, shipping):
+    backend = RayBackend(Workers(2).resolve())
+    scorer = backend.score_stage()
+    try:
+        assert isinstance(backend.plan_stage(lambda n: None, requests=True), PooledPlan)
+        assert isinstance(backend.plan_stage(lambda n: None, requests=False), RayDataStage)
+    finally:
+        scorer.close()
 
 
 def test_a_task_that_fails_does_not_take_the_others_down(cluster, tmp_path):
