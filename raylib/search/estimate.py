@@ -10,11 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from raylib.search.filters import Int8Filter
-from raylib.search.maxsim import for_each_group, of_few_lengths, query_chunks, tiles
+from raylib.search.maxsim import SHORT_TOKENS, for_each_group, of_few_lengths, query_chunks, tiles
 from raylib.search.rounding import multiply
 from raylib.types import Embeddings
 
-_SHORT_TOKENS = 32
 _CHUNK_TOKENS = 4096
 
 
@@ -38,7 +37,7 @@ def estimate(queries: Embeddings, documents: Embeddings, precision: str, *, memo
         ) -> None:
             members = documents.take(group)
             document_TD = members.values.astype(np.float32, copy=False)
-            if len(group) > 1 or len(document_TD) <= _SHORT_TOKENS:
+            if len(group) > 1 or len(document_TD) <= SHORT_TOKENS:
                 products = multiply(document_TD.astype(np.float64), tokens_TD.astype(np.float64))
                 best_NT = np.maximum.reduceat(products, members.offsets[:-1], axis=0).astype(np.float32)
             else:

@@ -27,7 +27,7 @@ _TILE_BYTES = 3 * 2**20
 _CHUNK_TOKENS = 1024
 """Document tokens of one tile."""
 
-_SHORT_TOKENS = 32
+SHORT_TOKENS = 32
 """Documents of up to so many tokens are scored in groups: alone, one costs more calls than arithmetic."""
 
 _LENGTH_STEP = 32
@@ -114,7 +114,7 @@ class QuerySide:
         tokens_TD = documents.values.astype(np.float32, copy=False)
         wide_TD = tokens_TD.astype(np.float64)
         longest = float(np.sqrt(np.einsum("td,td->t", wide_TD, wide_TD).max()))
-        if len(documents) > 1 or len(tokens_TD) <= _SHORT_TOKENS:
+        if len(documents) > 1 or len(tokens_TD) <= SHORT_TOKENS:
             best_NT = self._best_of_short(wide_TD, documents.offsets)
         else:
             best_NT = self._best_of_long(of_few_lengths(tokens_TD), of_few_lengths(wide_TD), longest)[None]
@@ -204,9 +204,9 @@ def for_each_group(work: Callable[[np.ndarray], None], counts: np.ndarray) -> No
 
 
 def _groups(counts: np.ndarray) -> Iterator[np.ndarray]:
-    for n in np.flatnonzero(counts > _SHORT_TOKENS):
+    for n in np.flatnonzero(counts > SHORT_TOKENS):
         yield np.array([n])
-    short = np.flatnonzero(counts <= _SHORT_TOKENS)
+    short = np.flatnonzero(counts <= SHORT_TOKENS)
     if len(short):
         yield from np.split(short, np.flatnonzero(np.diff(np.cumsum(counts[short]) // _CHUNK_TOKENS)) + 1)
 

@@ -27,7 +27,7 @@ from tests import toys
 from tests.cluster import watched_toys
 from tests.cluster.conftest import CPUS
 from tests.evaluate.compare import differences, flatten, scores_of
-from tests.evaluate.mock_tasks import IMAGE_MOCKS, TEXT_MOCKS, grown_task
+from tests.evaluate.mock_tasks import IMAGE_MOCKS, LATE_MOCKS, TEXT_MOCKS, grown_task
 
 pytestmark = pytest.mark.cluster
 
@@ -50,23 +50,6 @@ ONE_OF_EACH_KIND = (
     "MockZeroShotClassificationTask",
 )
 ALL = (*TEXT_MOCKS, *IMAGE_MOCKS)
-LATE = (
-    "MockAny2AnyRetrievalI2TTask",
-    "MockAny2AnyRetrievalT2ITask",
-    "MockInstructionReranking",
-    "MockInstructionRetrieval",
-    "MockMultiChoiceTask",
-    "MockMultilingualInstructionReranking",
-    "MockMultilingualInstructionRetrieval",
-    "MockMultilingualMultiChoiceTask",
-    "MockMultilingualRerankingTask",
-    "MockMultilingualRetrievalTask",
-    "MockRerankingTask",
-    "MockRetrievalDialogTask",
-    "MockRetrievalTask",
-    "MockTextZeroShotClassificationTask",
-)
-"""What MTEB itself can do with late-interaction vectors in a list."""
 
 BATCH_SIZE = 16
 
@@ -105,7 +88,7 @@ def differing(outcome: Outcome, name: str, tasks: Iterable[str], model: str | No
 
 
 QUICK = ("dense", ONE_OF_EACH_KIND, "path")
-EVERY = [("dense", ALL, "path"), ("dense", ALL, "value"), ("late", LATE, "path")]
+EVERY = [("dense", ALL, "path"), ("dense", ALL, "value"), ("late", LATE_MOCKS, "path")]
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,24 @@ IMAGE_MOCKS = (
 Marks = list[int]
 Show = Callable[[Marks], Any]
 
+LATE_MOCKS = (
+    "MockAny2AnyRetrievalI2TTask",
+    "MockAny2AnyRetrievalT2ITask",
+    "MockInstructionReranking",
+    "MockInstructionRetrieval",
+    "MockMultiChoiceTask",
+    "MockMultilingualInstructionReranking",
+    "MockMultilingualInstructionRetrieval",
+    "MockMultilingualMultiChoiceTask",
+    "MockMultilingualRerankingTask",
+    "MockMultilingualRetrievalTask",
+    "MockRerankingTask",
+    "MockRetrievalDialogTask",
+    "MockRetrievalTask",
+    "MockTextZeroShotClassificationTask",
+)
+"""What MTEB itself can do with a list of token matrices: retrieval, reranking, zero-shot classification of texts."""
+
 
 def grown_task(name: str) -> AbsTask:
     """A fresh task of `mteb.mocks` with its data in place, `ROWS` rows a subset and split.

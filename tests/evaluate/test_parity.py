@@ -19,25 +19,7 @@ from raylib.models.registry import resolve
 from raylib.store.embeddings import Shelf
 from tests import toys
 from tests.evaluate.compare import differences, scores_of
-from tests.evaluate.mock_tasks import IMAGE_MOCKS, TEXT_MOCKS, grown_task
-
-LATE_MOCKS = (
-    "MockAny2AnyRetrievalI2TTask",
-    "MockAny2AnyRetrievalT2ITask",
-    "MockInstructionReranking",
-    "MockInstructionRetrieval",
-    "MockMultiChoiceTask",
-    "MockMultilingualInstructionReranking",
-    "MockMultilingualInstructionRetrieval",
-    "MockMultilingualMultiChoiceTask",
-    "MockMultilingualRerankingTask",
-    "MockMultilingualRetrievalTask",
-    "MockRerankingTask",
-    "MockRetrievalDialogTask",
-    "MockRetrievalTask",
-    "MockTextZeroShotClassificationTask",
-)
-"""What MTEB itself can do with a list of token matrices: retrieval, reranking, zero-shot classification of texts."""
+from tests.evaluate.mock_tasks import IMAGE_MOCKS, LATE_MOCKS, TEXT_MOCKS, grown_task
 
 
 @cache

@@ -68,12 +68,12 @@ def test_ragged_sizes_agree_with_one_pair_at_a_time():
 # Every way through the code, small enough for the ragged sizes above to meet it: short documents alone and in groups,
 # documents in chunks, query tokens in tiles, a filter that lets all through, one that is then bypassed.
 CUTS = {
-    "all short": {"_SHORT_TOKENS": 10_000},
-    "short in groups": {"_SHORT_TOKENS": 7, "_CHUNK_TOKENS": 8},
-    "all long": {"_SHORT_TOKENS": 0},
-    "long in chunks": {"_SHORT_TOKENS": 0, "_CHUNK_TOKENS": 3},
-    "narrow tiles": {"_SHORT_TOKENS": 0, "_TILE_BYTES": 1},
-    "too many candidates": {"_SHORT_TOKENS": 0, "_CANDIDATES_PER_TOKEN": 0},
+    "all short": {"SHORT_TOKENS": 10_000},
+    "short in groups": {"SHORT_TOKENS": 7, "_CHUNK_TOKENS": 8},
+    "all long": {"SHORT_TOKENS": 0},
+    "long in chunks": {"SHORT_TOKENS": 0, "_CHUNK_TOKENS": 3},
+    "narrow tiles": {"SHORT_TOKENS": 0, "_TILE_BYTES": 1},
+    "too many candidates": {"SHORT_TOKENS": 0, "_CANDIDATES_PER_TOKEN": 0},
 }
 
 
@@ -93,7 +93,7 @@ def test_every_filter_and_cut_gives_the_same_bits(cut, filter_kind, monkeypatch)
 
 def test_a_document_that_repeats_one_token_and_one_of_zeros(filter_kind, monkeypatch):
     """A blank page: every token can be the best one, and int8 has no scale for zeros."""
-    monkeypatch.setattr(module, "_SHORT_TOKENS", 0)
+    monkeypatch.setattr(module, "SHORT_TOKENS", 0)
     token = ragged([1], seed=20)[0]
     documents = Embeddings.from_list([np.repeat(token, 90, axis=0), np.zeros((40, 16), np.float32)])
     assert (maxsim(QUERIES, documents) == canonical_by_hand(QUERIES, documents)).all()
@@ -101,7 +101,7 @@ def test_a_document_that_repeats_one_token_and_one_of_zeros(filter_kind, monkeyp
 
 def test_numbers_of_very_different_size(filter_kind, monkeypatch):
     """One large number takes all eight bits of a scale; the rest must still be told apart."""
-    monkeypatch.setattr(module, "_SHORT_TOKENS", 0)
+    monkeypatch.setattr(module, "SHORT_TOKENS", 0)
     rng = np.random.default_rng(21)
     large = np.concatenate([np.full((60, 1), 50.0), rng.normal(size=(60, 15)) * 1e-3], axis=1).astype(np.float32)
     queries = Embeddings.from_list([np.concatenate([[[0.0]], rng.normal(size=(1, 15))], axis=1).astype(np.float32)])
@@ -112,7 +112,7 @@ def test_numbers_of_very_different_size(filter_kind, monkeypatch):
 @pytest.mark.parametrize("similarity", ["above", "below"])
 def test_ties_within_rounding_are_decided_exactly(similarity, filter_kind, monkeypatch):
     """Tokens whose products differ in the last bit of float32 only."""
-    monkeypatch.setattr(module, "_SHORT_TOKENS", 0)
+    monkeypatch.setattr(module, "SHORT_TOKENS", 0)
     base = ragged([1], dim=16, seed=22)[0]
     steps = [base.copy() for _ in range(40)]
     for n, step in enumerate(steps):
