@@ -32,7 +32,7 @@ def evaluate(model: str | Sequence[str] | EvaluateConfig, **settings: Any) -> Ou
         unknown = sorted(set(settings) - set(EvaluateConfig.__dataclass_fields__))
         if unknown:
             raise UserError(f"evaluate has no setting {', '.join(unknown)}; see raylib evaluate --help")
-        config = EvaluateConfig([model] if isinstance(model, str) else list(model), **settings)
+        config = EvaluateConfig(model=[model] if isinstance(model, str) else list(model), **settings)
     config.check_complete()
     return _run(config)
 

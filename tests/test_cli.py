@@ -13,6 +13,7 @@ from raylib.cli import main, parse
 from raylib.commands import ListConfig, ReportConfig
 from raylib.errors import ModelError, RaylibError, UnknownNameError, UserError
 from raylib.evaluate.config import EvaluateConfig
+from raylib.models.protocol import option_flag
 
 HEAVY = {"torch", "mteb", "ray", "transformers", "datasets", "sklearn", "pandas"}
 
@@ -85,7 +86,7 @@ def test_help_of_evaluate_shows_every_setting(capsys):
     assert end.value.code == 0
     out = capsys.readouterr().out
     for name in EvaluateConfig.__dataclass_fields__:
-        assert f"--{name.replace('_', '-')}" in out
+        assert option_flag(name) in out
     assert "Contents per forward" in out
 
 
@@ -127,6 +128,9 @@ FLAGS = [
         "--address",
         "ray://h",
     ],
+    *["--family", "clip", "--no-merge", "--fusion", "mean", "--mode", "hybrid", "--mode-weights", "1,2,3"],
+    *["--query-prompt", "q: ", "--document-prompt", "", "--attention", "eager", "--compile"],
+    *["--endpoint", "http://h/v1"],
     *["--index", "IVF8,Flat", "--candidates", "int8", "--oversample", "9", "--token-pooling", "2"],
     *["--limit", "10", "--keep-rankings", "7", "--allow-errors", "5", "--overwrite", "--dry-run", "--quiet"],
 ]
@@ -154,6 +158,16 @@ gpus-per-worker: 0.5
 cpus-per-worker: 4
 parallel-models: 2
 address: ray://h
+family: clip
+merge: false
+fusion: mean
+mode: hybrid
+mode-weights: 1,2,3
+query-prompt: "q: "
+document-prompt: ""
+attention: eager
+compile: true
+endpoint: http://h/v1
 index: IVF8,Flat
 candidates: int8
 oversample: 9
@@ -189,6 +203,16 @@ SAID = EvaluateConfig(
     cpus_per_worker=4,
     parallel_models=2,
     address="ray://h",
+    family="clip",
+    merge=False,
+    fusion="mean",
+    mode="hybrid",
+    mode_weights="1,2,3",
+    query_prompt="q: ",
+    document_prompt="",
+    attention="eager",
+    compile=True,
+    endpoint="http://h/v1",
     index="IVF8,Flat",
     candidates="int8",
     oversample=9,

@@ -65,11 +65,10 @@ def exact_source(spec: ModelSpec) -> ExactSource:
         if isinstance(model, Encoder):
             return ExactSource(spec, model, searches=False)
         return ExactSource(spec, model, searches=True)
-    other = sorted(set(spec.options()) - {"embedding_dim"})
+    other = spec.flags(besides=("embedding_dim",))
     if other:
-        flags = ", ".join("--" + name.replace("_", "-") for name in other)
         raise UnsupportedOptionError(
-            f"{spec.name}: --exact-mteb runs the model as MTEB loads it, without {flags}. Leave out one of the two."
+            f"{spec.name}: --exact-mteb runs the model as MTEB loads it, without {other}. Leave out one of the two."
         )
     check_options(spec, source)
     classes = [candidate for candidate in source.candidates if isinstance(candidate, type)]

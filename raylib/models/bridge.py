@@ -131,9 +131,10 @@ class SearchModel:
 
     def __init__(self, spec: ModelSpec, source: ModelSource) -> None:
         self.spec, self.source = spec, source
-        if spec.options():
-            flags = ", ".join("--" + name.replace("_", "-") for name in sorted(spec.options()))
-            raise UnsupportedOptionError(f"{spec.name} searches by itself and has no option {flags}. Leave it out.")
+        if spec.given():
+            raise UnsupportedOptionError(
+                f"{spec.name} searches by itself and has no option {spec.flags()}. Leave it out."
+            )
         check_options(spec, source)
 
     @cached_property

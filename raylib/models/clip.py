@@ -6,11 +6,11 @@ the sum of both. They are compared by cosine.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from raylib.errors import UserError
 from raylib.models.families import Family
-from raylib.models.loading import rgb, to_numpy, torch_dtype, with_adapter
+from raylib.models.loading import rgb, to_numpy, with_adapter
 from raylib.models.protocol import ModelSpec
 from raylib.models.torch_encoder import TorchEncoder
 from raylib.types import Batch, Embeddings, EncodeContext, Tensors
@@ -25,7 +25,6 @@ _IMAGE_INPUTS = ("pixel_values", "pixel_attention_mask", "spatial_shapes")
 class ClipEncoder(TorchEncoder):
     """family.settings: padding (of texts: True or "max_length"), over_white (what a transparent pixel shows)."""
 
-    supported_options: ClassVar[frozenset[str]] = frozenset({"dtype", "adapter"})
     similarity = "cosine"
 
     def __init__(self, spec: ModelSpec, family: Family) -> None:
@@ -44,23 +43,18 @@ class ClipEncoder(TorchEncoder):
         return processor
 
     def load_model(self) -> Any:
-        import torch
         from transformers import AutoModel
 
-        # An adapter is merged in float32, and only then cast: merging in half precision loses its small updates.
-        dtype = torch.float32 if self.spec.adapter else torch_dtype(self.spec)
-        model = AutoModel.from_pretrained(self.location, dtype=dtype, **self.pretrained())
-        model = with_adapter(model, self.spec.adapter)
-        return model.to(device=self.device, dtype=torch_dtype(self.spec)).eval()
+        model = AutoModel.from_pretrained(self.location, **self.pretrained(), **self.weights_options())
+        return with_adapter(model, self.spec.adapter, merge=self.spec.merge)
 
     def preprocess(self, batch: Batch, context: EncodeContext) -> Tensors:
         """Gives input_ids and attention_mask [n, tokens] for texts; pixel_values [n, 3, height, width] for images
         (SigLIP 2 NaFlex: [n, patches, values], with its mask and shapes)."""
-        del context  # no prompts
         tensors: Tensors = {}
         if "text" in batch:
             texts = self.processor(
-                text=list(batch["text"]),
+                text=[context.prompt + text for text in batch["text"]],
                 padding=self.family.settings["padding"],
                 truncation=True,
                 max_length=self.processor.tokenizer.model_max_length,

@@ -10,18 +10,21 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from raylib.errors import ModelError, UserError
 from raylib.models.families import Family
-from raylib.models.loading import rgb, to_numpy, torch_dtype
+from raylib.models.loading import rgb, to_numpy
 from raylib.models.protocol import ModelSpec, TokenGrid
 from raylib.models.token_grid import page_grids, words_of_tokens
 from raylib.models.torch_encoder import TorchEncoder
 from raylib.models.weights import snapshot, source_identity
-from raylib.types import Batch, Embeddings, EncodeContext, Tensors
+from raylib.types import Batch, Embeddings, EncodeContext, Role, Tensors
+
+if TYPE_CHECKING:
+    from mteb.abstasks.task_metadata import TaskMetadata
 
 
 class ColPaliEngineEncoder(TorchEncoder):
@@ -32,8 +35,8 @@ class ColPaliEngineEncoder(TorchEncoder):
     attention mask and keeps the zero rows; here those rows are left out and the others are unchanged.
     A dense family gives one unit vector per content.
 
-    family.settings: model, processor (class names in colpali_engine.models); query_prefix (put before every text,
-    of queries and documents alike, as MTEB's wrappers do); fusion, for a content with text and image: "concat" (the
+    family.settings: model, processor (class names in colpali_engine.models); query_prefix (the prompt of every text, of
+    queries and documents alike, as in MTEB's wrappers); fusion, for a content with text and image: "concat" (the
     text's vectors, then the image's), "sum" (of both vectors, not normalised again and compared by dot product) or
     "image" (the text is not looked at); tile (side in pixels of one visual token, where the processor takes a budget
     of pixels); poolings (the first is the default); prefix_attention (True for PaliGemma, see `process_texts`);
@@ -42,7 +45,7 @@ class ColPaliEngineEncoder(TorchEncoder):
     """
 
     def __init__(self, spec: ModelSpec, family: Family) -> None:
-        options = {"dtype", "adapter", *family.settings.get("options", ())}
+        options = {*TorchEncoder.supported_options, *family.settings.get("options", ())}
         options |= {"max_pixels"} if "tile" in family.settings else set()
         options |= {"pooling"} if "poolings" in family.settings else set()
         self.supported_options = frozenset(options)  # pyright: ignore[reportAttributeAccessIssue]  # differs by family
@@ -58,7 +61,7 @@ class ColPaliEngineEncoder(TorchEncoder):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        upstream = {name: self.family.settings[name] for name in ("model", "processor", "query_prefix", "fusion")}
+        upstream = {name: self.family.settings[name] for name in ("model", "processor", "fusion")}
         base = {"base": _base_identity(self.location, self.spec.revision)}
         return {**upstream, **base, "pooling": self.pooling, "max_pixels": self.spec.max_pixels}
 
@@ -71,7 +74,7 @@ class ColPaliEngineEncoder(TorchEncoder):
         if adapter is not None and os.path.isdir(place) and not any(Path(place).glob("*processor_config.json")):
             place, revision = adapter["base_model_name_or_path"], adapter.get("revision")
         processor = upstream.from_pretrained(place, revision=revision)
-        processor.query_prefix = self.family.settings["query_prefix"]
+        processor.query_prefix = ""  # the prompt comes with the context
         if self.spec.max_pixels is not None:
             images, budget = processor.image_processor, self.spec.max_pixels
             images.size = {"shortest_edge": min(images.size["shortest_edge"], budget), "longest_edge": budget}
@@ -89,20 +92,25 @@ class ColPaliEngineEncoder(TorchEncoder):
             adapter, place, revision = place, config["base_model_name_or_path"], config.get("revision")
         names = self.family.settings.get("key_mapping")
         options = {} if names is None else {"key_mapping": dict(names)}
-        options |= {"revision": revision, "dtype": torch_dtype(self.spec), "output_loading_info": True}
+        options |= {"revision": revision, "output_loading_info": True, **self.weights_options()}
         model, report = upstream.from_pretrained(place, **options)
         missing = [key for key in report["missing_keys"] if not key.endswith("lm_head.weight")]
         self._refuse(missing, f"weights of {upstream.__name__} are not in the checkpoint: they would be random")
         if adapter is not None:
             names = names or getattr(upstream, "_checkpoint_conversion_mapping", {})
             self._load_adapter(model, adapter, {} if config is None else {"revision": self.spec.revision}, names)
-        return _headless(model).to(device=self.device, dtype=torch_dtype(self.spec)).eval()
+        return _headless(model)
+
+    @property
+    def adapted(self) -> bool:
+        return super().adapted or adapter_config(self.location, self.spec.revision) is not None
 
     def _load_adapter(self, model: Any, place: str, options: dict[str, Any], names: Mapping[str, str]) -> None:
-        """Add a LoRA to `model`, beside its weights as upstream does: merging would take a copy in float32.
+        """Add a LoRA to `model`, beside its weights as upstream does, and merge it where asked.
 
         Not `with_adapter`: published adapters have the weights' names of transformers 4, which peft alone cannot map.
         """
+        from peft.tuners.tuners_utils import BaseTunerLayer
         from transformers.conversion_mapping import get_model_conversion_mapping
 
         mapping = get_model_conversion_mapping(model, key_mapping=dict(names))
@@ -111,31 +119,37 @@ class ColPaliEngineEncoder(TorchEncoder):
         self._refuse(
             [k for k in report.unexpected_keys if "lora_" in k], f"weights of the adapter {place} have no place"
         )
+        for layer in model.modules():
+            if self.spec.merge and isinstance(layer, BaseTunerLayer):
+                layer.merge()
 
     def _refuse(self, keys: list[Any], what: str) -> None:
         if keys:
             shown = ", ".join(str(key) for key in sorted(keys)[:3])
             raise ModelError(f"{self.spec.name}: {len(keys)} {what} ({shown}). It was made for another model.")
 
+    def default_prompt(self, task: TaskMetadata | None, role: Role | None) -> str | None:
+        del task, role  # queries and documents are processed alike
+        return self.family.settings["query_prefix"]
+
     def preprocess(self, batch: Batch, context: EncodeContext) -> Tensors:
         """Token ids and masks [n, tokens], and what the family's image processor gives, [n, ...]; padded to the
         longest of the batch. Names start with "text." or "image."."""
-        del context  # queries and documents are processed alike
         texts, images = _columns(batch)
         if images is not None and self.family.settings["fusion"] == "image":
             texts = None
         tensors: Tensors = {}
         if texts is not None:
-            tensors |= _arrays("text", self.process_texts(texts), len(texts))
+            tensors |= _arrays("text", self.process_texts([context.prompt + text for text in texts]), len(texts))
         if images is not None:
             pages = [rgb(image, over_white=False) for image in images]
             tensors |= _arrays("image", self.process_images(pages), len(pages))
         return tensors
 
     def process_texts(self, texts: list[str]) -> Mapping[str, Any]:
-        """Upstream's tokens. PaliGemma's texts are marked as prefix, which attends both ways: unmarked, transformers 5
-        does that in a batch without padding and masks causally in one with, so that a query's vectors would hang on
-        its neighbours."""
+        """Upstream's tokens of texts with their prompt. PaliGemma's texts are marked as prefix, which attends both
+        ways: unmarked, transformers 5 does that in a batch without padding and masks causally in one with, so that a
+        query's vectors would hang on its neighbours."""
         inputs = self.processor.process_queries(texts)
         if self.family.settings.get("prefix_attention"):
             inputs["token_type_ids"] = np.zeros(inputs["input_ids"].shape, dtype=np.int64)
@@ -175,7 +189,7 @@ class ColPaliEngineEncoder(TorchEncoder):
     def token_grid(self, batch: Batch) -> list[TokenGrid | None]:
         """Of late-interaction families; the vectors of a text come before those of the page."""
         n = len(next(iter(batch.values())))
-        tensors = self.preprocess(batch, EncodeContext("document")) if self.late else {}
+        tensors = self.preprocess(batch, self.context(None, "document")) if self.late else {}
         if "image.input_ids" not in tensors:
             return [None] * n
         text_mask = tensors.get("text.attention_mask")
@@ -187,7 +201,8 @@ class ColPaliEngineEncoder(TorchEncoder):
         texts, images = _columns(batch)
         if not self.late or texts is None or images is not None:
             return super().token_texts(batch)
-        return [*words_of_tokens(self.processor.tokenizer, self.process_texts(texts))]
+        prompt = self.context(None, "query").prompt
+        return [*words_of_tokens(self.processor.tokenizer, self.process_texts([prompt + text for text in texts]))]
 
 
 def _headless(model: Any) -> Any:

@@ -30,7 +30,7 @@ class BiGemmaEncoder(ColPaliEngineEncoder):
     """One unit vector per content: final hidden states pooled ("last", "mean" or "cls", over real tokens), cut to
     --embedding-dim, then normalised. A content with text and image: the sum of both, normalised.
 
-    family.settings: as for ColPaliEngineEncoder; query_prefix is put before every text, inside the chat turn.
+    family.settings: as for ColPaliEngineEncoder; the prompt stands inside the chat turn.
     """
 
     def __init__(self, spec: ModelSpec, family: Family) -> None:
@@ -55,8 +55,7 @@ class BiGemmaEncoder(ColPaliEngineEncoder):
         return {**super().settings, "embedding_dim": self.spec.embedding_dim}
 
     def process_texts(self, texts: list[str]) -> Mapping[str, Any]:
-        prefix = self.family.settings["query_prefix"]
-        turns = [self._turn([{"type": "text", "text": prefix + text}]) for text in texts]
+        turns = [self._turn([{"type": "text", "text": text}]) for text in texts]
         return self.processor(text=turns, return_tensors="pt", padding="longest")
 
     def process_images(self, pages: list[Any]) -> Mapping[str, Any]:

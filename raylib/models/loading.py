@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,24 +28,32 @@ def dtype_name(spec: ModelSpec, default: str = "float32") -> str:
     return name
 
 
-def torch_dtype(spec: ModelSpec, default: str = "float32") -> torch.dtype:
-    import torch
+ATTENTION = ("sdpa", "eager", "flash_attention_2")
 
-    return getattr(torch, dtype_name(spec, default))
+
+def check_attention(spec: ModelSpec) -> None:
+    """Raises UserError for a kind of attention that is not in ATTENTION, and for flash attention in float32."""
+    if spec.attention is None:
+        return
+    if spec.attention not in ATTENTION:
+        raise UserError(f"--attention is {spec.attention!r}; expected one of {', '.join(ATTENTION)}")
+    if spec.attention == "flash_attention_2" and dtype_name(spec) == "float32":
+        raise UserError("--attention flash_attention_2 computes in half precision; add --dtype bfloat16 or float16")
 
 
 def device_name(spec: ModelSpec) -> str:
-    """spec.device, else "cuda" where there is one, else "cpu"; asked where the forward runs, not in the driver.
+    """Where inputs go: spec.device, else "cuda" where there is one, else "cpu"; of a model that is spread over several
+    GPUs ("auto"), the first. Asked where the forward runs, not in the driver.
 
     Raises ModelError when the device asked for is not here.
     """
     import torch
 
-    name = spec.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    name = spec.device if spec.device not in (None, "auto") else ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         kind = torch.device(name).type
     except RuntimeError as error:
-        raise UserError(f"--device is {name!r}; expected cpu, cuda or cuda:N") from error
+        raise UserError(f"--device is {name!r}; expected cpu, cuda, cuda:N or auto") from error
     if kind == "cuda" and not torch.cuda.is_available():
         raise ModelError(f"{spec.name}: device {name!r} was asked for and this process sees no GPU. Use --device cpu.")
     return name
@@ -71,8 +79,65 @@ def model_failure(spec: ModelSpec, what: str) -> Iterator[None]:
         raise ModelError(f"{spec.name}: {what}: {type(error).__name__}: {reason}") from error
 
 
-def with_adapter(model: Any, adapter: str | None) -> Any:
-    """`model` with the peft adapter (LoRA) of that folder merged into its weights; `model` itself for None.
+def placed(model: Any, spec: ModelSpec, dtype: str) -> Any:
+    """`model`, loaded in host memory, in its number format and where it runs: on `device_name`, or with --device auto
+    in layers over all GPUs that this process sees (the method of accelerate's `device_map`). Compiled where asked."""
+    import torch
+
+    model = model.to(getattr(torch, dtype)).eval()
+    if spec.device == "auto" and torch.cuda.device_count() > 1:
+        from accelerate import dispatch_model
+
+        model = dispatch_model(model, device_map=split_over_gpus(model))
+    else:
+        model = model.to(device_name(spec))
+    return compiled(model) if spec.compile else model
+
+
+def split_over_gpus(model: Any, memory: Mapping[int, int] | None = None) -> dict[str, Any]:
+    """Module name → GPU, about as many bytes on each; a block of the model is never cut.
+
+    memory: GPU → bytes it may take; by default what is free. Raises ModelError for a model that does not fit.
+    """
+    from accelerate import infer_auto_device_map
+    from accelerate.utils import get_balanced_memory
+
+    named = (getattr(module, "_no_split_modules", None) or () for module in model.modules())
+    whole = sorted(_block_classes(model).union(*named))
+    budget: Any = dict(memory) if memory is not None else get_balanced_memory(model, no_split_module_classes=whole)
+    found = infer_auto_device_map(model, max_memory=budget, no_split_module_classes=whole)
+    outside = sorted({str(place) for place in found.values()} - {str(gpu) for gpu in budget if gpu != "cpu"})
+    if outside:
+        raise ModelError(f"{type(model).__name__} does not fit the GPUs of one worker; raise --gpus-per-worker")
+    return dict(found)
+
+
+def _block_classes(model: Any) -> set[str]:
+    """The classes of the blocks that a model repeats."""
+    return {type(blocks[0]).__name__ for blocks in _repeated_blocks(model)}
+
+
+def _repeated_blocks(model: Any) -> list[Any]:
+    """The lists of modules that hold two or more of one class."""
+    import torch
+
+    lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
+    return [blocks for blocks in lists if len(blocks) > 1 and len({type(block) for block in blocks}) == 1]
+
+
+def compiled(model: Any) -> Any:
+    """`model` with each of its repeated blocks compiled for any length: they share one compilation, where a whole model
+    would take minutes and be compiled again for every shape (https://docs.pytorch.org/tutorials/recipes/
+    regional_compilation.html)."""
+    for blocks in _repeated_blocks(model):
+        for block in blocks:
+            block.compile(dynamic=True)
+    return model
+
+
+def with_adapter(model: Any, adapter: str | None, *, merge: bool = True) -> Any:
+    """`model` with the peft adapter (LoRA) of that folder merged into its weights, or beside them; `model` itself for
+    None.
 
     Works in the number format that the model is in: load the adapter before casting down.
     Raises UserError when the adapter was made for another architecture or another size, even for a part of it:
@@ -100,9 +165,9 @@ def with_adapter(model: Any, adapter: str | None) -> Any:
     unexpected = _unexpected_keys(adapted, adapter)
     if unexpected:
         raise UserError(f"{advice} (it has weights that the model has no place for, such as {unexpected[0]})")
-    merged: Any = adapted.merge_and_unload()  # pyright: ignore[reportCallIssue]
-    merged.eval()
-    return merged
+    # The bare model either way: callers reach into it, and peft's own wrapper is in nobody's way then.
+    found: Any = adapted.merge_and_unload() if merge else adapted.base_model.model  # pyright: ignore[reportCallIssue]
+    return found.eval()
 
 
 def _unexpected_keys(adapted: Any, adapter: str) -> list[str]:

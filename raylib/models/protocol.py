@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -32,24 +32,49 @@ if TYPE_CHECKING:
 class ModelSpec:
     """One encoder, by name and options. Plain data: it travels to workers and into result files.
 
-    An option left at None takes the family's default. An option that the family does not have is refused
-    when the encoder is made, not when it runs.
+    An option left at its default takes the family's choice. An option that the family does not have is refused
+    when the encoder is made, not when it runs. What each means: `raylib.models.options`.
     """
 
     name: str
     revision: str | None = None
+    family: str | None = None
     adapter: str | None = None
+    merge: bool = True
     dtype: str | None = None
     pooling: str | None = None
+    fusion: str | None = None
+    mode: str | None = None
+    mode_weights: str | None = None
     embedding_dim: int | None = None
     max_pixels: int | None = None
+    query_prompt: str | None = None
+    document_prompt: str | None = None
+    attention: str | None = None
+    compile: bool = False
     device: str | None = None
     trust_remote_code: bool = False
+    endpoint: str | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The options that were set and that a family may not have, by name."""
+        general = ("name", "revision", "family", "device", "trust_remote_code", "endpoint")
+        values = {f.name: (getattr(self, f.name), f.default) for f in dataclasses.fields(self)}
+        return {name: value for name, (value, default) in values.items() if name not in general and value != default}
 
     def options(self) -> dict[str, Any]:
-        """The options that were set and that change vectors, by name: what tells two runs of one model apart."""
-        skip = ("name", "revision", "device", "trust_remote_code")
-        return {k: v for k, v in dataclasses.asdict(self).items() if k not in skip and v is not None}
+        """The options that were set and that change vectors or scores: what tells two runs of one model apart."""
+        found = {name: value for name, value in self.given().items() if name not in ("merge", "attention", "compile")}
+        return found | ({"endpoint": self.endpoint} if self.endpoint else {})
+
+    def flags(self, besides: Collection[str] = ()) -> str:
+        """The options that were set, but for those, as a user wrote them; "" for none."""
+        return ", ".join(option_flag(name) for name in sorted(set(self.given()) - set(besides)))
+
+
+def option_flag(name: str) -> str:
+    """The flag of an option; of one that is on by default, the flag that says no."""
+    return ("--no-" if name == "merge" else "--") + name.replace("_", "-")
 
 
 @dataclass(frozen=True)
@@ -85,12 +110,11 @@ class Encoder(ABC):
     def __init__(self, spec: ModelSpec, family: Family) -> None:
         self.spec = spec
         self.family = family
-        unknown = sorted(set(spec.options()) - self.supported_options)
+        unknown = spec.flags(besides=self.supported_options)
         if unknown:
-            flags = ", ".join("--" + name.replace("_", "-") for name in unknown)
-            have = ", ".join("--" + name.replace("_", "-") for name in sorted(self.supported_options)) or "none"
+            have = ", ".join(option_flag(name) for name in sorted(self.supported_options)) or "none"
             raise UnsupportedOptionError(
-                f"{spec.name} (family {family.name}) has no option {flags}; it has: {have}. Leave it out."
+                f"{spec.name} (family {family.name}) has no option {unknown}; it has: {have}. Leave it out."
             )
 
     @property
@@ -108,9 +132,15 @@ class Encoder(ABC):
     def context(
         self, task: TaskMetadata | None, role: Role | None, *, split: str | None = None, subset: str | None = None
     ) -> EncodeContext:
-        """The prompt this model uses for this side of this task."""
-        del task, split, subset
-        return EncodeContext(role)
+        """The prompt this model uses for this side of this task: the user's, else the task's or the model's own."""
+        del split, subset
+        asked = {"query": self.spec.query_prompt, "document": self.spec.document_prompt, None: None}[role]
+        return EncodeContext(role, asked if asked is not None else self.default_prompt(task, role) or "")
+
+    def default_prompt(self, task: TaskMetadata | None, role: Role | None) -> str | None:
+        """The prompt where the user gives none: what the task asks for, else what the model was trained with."""
+        del task, role
+        return None
 
     @abstractmethod
     def preprocess(self, batch: Batch, context: EncodeContext) -> Tensors:

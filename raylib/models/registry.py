@@ -36,6 +36,8 @@ def resolve(spec: ModelSpec) -> Encoder | SearchModel:
         return _from_directory(spec, Path(spec.name))
     if _looks_like_path(spec.name):
         raise UserError(f"model directory {spec.name} does not exist; expected a folder with a model's files")
+    if spec.family is not None:
+        return _make(spec, _asked_family(spec.family))
     for entry in FAMILIES:
         if spec.name in entry.members:
             return _make(replace(spec, revision=spec.revision or entry.members[spec.name].revision), entry)
@@ -55,6 +57,14 @@ def _family(name: str) -> Family:
     return next(entry for entry in FAMILIES if entry.name == name)
 
 
+def _asked_family(name: str) -> Family:
+    """The family of --family; raises UnknownNameError with the nearest names."""
+    known = [entry.name for entry in FAMILIES]
+    if name not in known:
+        raise UnknownNameError("family", name, known, hint="See the column family of raylib list models.")
+    return _family(name)
+
+
 def _from_factory(spec: ModelSpec) -> Encoder | SearchModel:
     import inspect
 
@@ -71,10 +81,9 @@ def _from_factory(spec: ModelSpec) -> Encoder | SearchModel:
 
 def _refuse_options(spec: ModelSpec) -> None:
     """A finished encoder has its options already."""
-    if spec.options():
-        flags = ", ".join("--" + name.replace("_", "-") for name in sorted(spec.options()))
+    if spec.given():
         raise UnsupportedOptionError(
-            f"{spec.name}: its factory gives a finished encoder, without {flags}. Leave it out."
+            f"{spec.name}: its factory gives a finished encoder, without {spec.flags()}. Leave it out."
         )
 
 
@@ -99,6 +108,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _from_directory(spec: ModelSpec, directory: Path) -> Encoder | SearchModel:
+    if spec.family is not None:
+        return _make(spec, _asked_family(spec.family))
     if (directory / "modules.json").is_file():
         return _make(spec, _family(SENTENCE))
     if (directory / "config.json").is_file():

@@ -17,7 +17,7 @@ import numpy as np
 
 from raylib.errors import ModelError, UnsupportedOptionError, UserError
 from raylib.models.families import Family
-from raylib.models.loading import to_numpy, torch_dtype, with_adapter
+from raylib.models.loading import to_numpy, with_adapter
 from raylib.models.pooling import normalise, truncate
 from raylib.models.protocol import ModelSpec
 from raylib.models.torch_encoder import TorchEncoder
@@ -42,7 +42,7 @@ class SentenceEncoder(TorchEncoder):
     """family.settings: prompts (task, task type or role → text, in place of the model's own), query_instruction (a
     template around the task's instruction, for queries and contents without a role)."""
 
-    supported_options: ClassVar[frozenset[str]] = frozenset({"dtype", "adapter", "pooling", "embedding_dim"})
+    supported_options: ClassVar[frozenset[str]] = TorchEncoder.supported_options | {"pooling", "embedding_dim"}
     fields: ClassVar[tuple[str, ...] | None] = ("text",)
 
     def __init__(self, spec: ModelSpec, family: Family) -> None:
@@ -83,18 +83,13 @@ class SentenceEncoder(TorchEncoder):
 
     # Prompts.
 
-    def context(
-        self, task: TaskMetadata | None, role: Role | None, *, split: str | None = None, subset: str | None = None
-    ) -> EncodeContext:
+    def default_prompt(self, task: TaskMetadata | None, role: Role | None) -> str | None:
         """The prompt that MTEB's wrapper of this model would use."""
-        del split, subset
         if task is None:
-            found = self._own_prompt(role)
-        elif "query_instruction" in self.family.settings:
-            found = self._instruction(task, role)
-        else:
-            found = self._task_prompt(task, role)
-        return EncodeContext(role, found or "")
+            return self._own_prompt(role)
+        if "query_instruction" in self.family.settings:
+            return self._instruction(task, role)
+        return self._task_prompt(task, role)
 
     def _task_prompt(self, task: TaskMetadata, role: Role | None) -> str | None:
         """As SentenceTransformerEncoderWrapper: by task name, task type, role; then as encode_query / _document."""
@@ -170,12 +165,10 @@ class SentenceEncoder(TorchEncoder):
         return tensors
 
     def load_model(self) -> Any:
-        import torch
         from sentence_transformers import SentenceTransformer
 
-        dtype = torch.float32 if self.spec.adapter else torch_dtype(self.spec)
         model = SentenceTransformer(
-            self.location, device=self.device, model_kwargs={"dtype": dtype}, **self.pretrained()
+            self.location, device="cpu", model_kwargs=self.weights_options(), **self.pretrained()
         )
         if self.spec.pooling is not None:
             pooling: Any = next((module for module in model if type(module).__name__ == "Pooling"), None)
@@ -183,9 +176,8 @@ class SentenceEncoder(TorchEncoder):
                 raise UnsupportedOptionError(f"{self.spec.name} has no pooling module. Leave --pooling out.")
             pooling.pooling_mode = POOLINGS[self.spec.pooling]
         if self.spec.adapter is not None:
-            model[0].model = with_adapter(model[0].model, self.spec.adapter)
-            model.to(device=self.device, dtype=torch_dtype(self.spec))
-        return model.eval()
+            model[0].model = with_adapter(model[0].model, self.spec.adapter, merge=self.spec.merge)
+        return model
 
     def forward(self, tensors: Tensors) -> Embeddings:
         import torch

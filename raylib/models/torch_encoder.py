@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from raylib.models.families import Family
-from raylib.models.loading import device_name, dtype_name, model_failure
+from raylib.models.loading import check_attention, device_name, dtype_name, model_failure, placed
 from raylib.models.protocol import Encoder, ModelSpec
 from raylib.models.weights import model_location, source_identity
 from raylib.types import Tensors
@@ -26,12 +26,16 @@ class TorchEncoder(Encoder):
     `processor` and `model` are loaded on first use and left behind when the encoder is pickled.
     """
 
+    supported_options: ClassVar[frozenset[str]] = frozenset(
+        {"dtype", "adapter", "merge", "attention", "compile", "query_prompt", "document_prompt"}
+    )
     ENCODING_VERSION: ClassVar[int] = 1
     """Raised when the same weights and settings would give other vectors than before."""
 
     def __init__(self, spec: ModelSpec, family: Family) -> None:
         super().__init__(spec, family)
         self.dtype = dtype_name(spec)
+        check_attention(spec)
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -54,7 +58,8 @@ class TorchEncoder(Encoder):
 
     @abstractmethod
     def load_model(self) -> Any:
-        """The model in self.dtype, on self.device, in eval mode; any failure becomes a ModelError."""
+        """The model in eval mode, in `self.load_dtype`, adapter and all, in host memory; any failure becomes a
+        ModelError. `model` brings it to its number format and to its device."""
 
     @cached_property
     def processor(self) -> Any:
@@ -64,7 +69,7 @@ class TorchEncoder(Encoder):
     @cached_property
     def model(self) -> Any:
         with model_failure(self.spec, "its weights cannot be loaded"):
-            return self.load_model()
+            return placed(self.load_model(), self.spec, self.dtype)
 
     @cached_property
     def device(self) -> str:
@@ -76,6 +81,23 @@ class TorchEncoder(Encoder):
     def pretrained(self) -> dict[str, Any]:
         """Keyword arguments that every from_pretrained of this encoder takes; the name or folder is `location`."""
         return {"revision": self.spec.revision, "trust_remote_code": self.spec.trust_remote_code}
+
+    def weights_options(self) -> dict[str, Any]:
+        """Keyword arguments for from_pretrained of the weights, besides `pretrained`: number format and attention."""
+        attention = {"attn_implementation": self.spec.attention} if self.spec.attention else {}
+        return {"dtype": self.load_dtype, **attention}
+
+    @property
+    def load_dtype(self) -> torch.dtype:
+        """float32 where an adapter is merged, which in half precision would lose its small updates; else self.dtype."""
+        import torch
+
+        return torch.float32 if self.adapted and self.spec.merge else getattr(torch, self.dtype)
+
+    @property
+    def adapted(self) -> bool:
+        """Whether the weights are a base model's with an adapter on them."""
+        return self.spec.adapter is not None
 
     @property
     def location(self) -> str:

@@ -49,12 +49,14 @@ def test_something_must_be_evaluated_on_something():
     with pytest.raises(UserError, match=r"no model was given; add --model NAME"):
         EvaluateConfig(tasks=["T"]).check_complete()
     with pytest.raises(UserError, match=r"nothing to evaluate on; add --benchmarks"):
-        EvaluateConfig(["m"]).check_complete()
-    EvaluateConfig(["m"], tasks=["T"]).check_complete()
+        EvaluateConfig(model=["m"]).check_complete()
+    EvaluateConfig(model=["m"], tasks=["T"]).check_complete()
 
 
 def test_every_model_gets_all_options_once():
-    config = EvaluateConfig(["a", "b", "a"], dtype="float16", max_pixels=100, embedding_dim=8, trust_remote_code=True)
+    config = EvaluateConfig(
+        model=["a", "b", "a"], dtype="float16", max_pixels=100, embedding_dim=8, trust_remote_code=True
+    )
     options = {"dtype": "float16", "max_pixels": 100, "embedding_dim": 8, "trust_remote_code": True}
     assert config.specs() == [ModelSpec("a", **options), ModelSpec("b", **options)]
 
@@ -65,11 +67,11 @@ def test_the_store_lies_in_the_output_folder_unless_told_otherwise():
 
 
 def test_what_was_set_is_told_even_when_it_is_zero():
-    told = EvaluateConfig(["m"], tasks=["T"], gpus_per_worker=0.0, local=True, data_root=None).as_dict()
+    told = EvaluateConfig(model=["m"], tasks=["T"], gpus_per_worker=0.0, local=True, data_root=None).as_dict()
     assert told["gpus_per_worker"] == 0.0 and told["local"] is True and told["model"] == ["m"]
     assert not {"data_root", "benchmarks", "quiet", "overwrite"} & told.keys()
 
 
 def test_a_file_url_is_a_local_path():
-    config = EvaluateConfig(["m"], tasks=["t"], output_folder="file:///data/results", store="file:///data/store")
+    config = EvaluateConfig(model=["m"], tasks=["t"], output_folder="file:///data/results", store="file:///data/store")
     assert (config.output_folder, config.store_folder) == ("/data/results", "/data/store")

@@ -470,7 +470,7 @@ def test_settings_are_those_of_the_command_line(place):
     with pytest.raises(UserError, match="evaluate has no setting batchsize"):
         raylib.evaluate(LETTERS, tasks=[V1], batchsize=3)
     with pytest.raises(UserError, match="either an EvaluateConfig or settings"):
-        raylib.evaluate(EvaluateConfig([LETTERS]), tasks=[V1])
+        raylib.evaluate(EvaluateConfig(model=[LETTERS]), tasks=[V1])
     with pytest.raises(UserError, match="nothing to evaluate on"):
         raylib.evaluate(LETTERS)
     with pytest.raises(UnknownNameError) as caught:
@@ -480,7 +480,9 @@ def test_settings_are_those_of_the_command_line(place):
 
 def test_a_config_object_does_the_same(place):
     write_v1(place.data)
-    config = EvaluateConfig([LETTERS], tasks=[V1], data_root=str(place.data), output_folder=str(place.out), local=True)
+    config = EvaluateConfig(
+        model=[LETTERS], tasks=[V1], data_root=str(place.data), output_folder=str(place.out), local=True
+    )
     assert score(raylib.evaluate(config)) == 1
 
 

@@ -10,11 +10,12 @@ import numpy as np
 
 from raylib.models.colpali import ColPaliEngineEncoder
 from raylib.models.families import COLPALI_ENGINE, Family
-from raylib.models.protocol import ModelSpec
+from raylib.models.protocol import Encoder, ModelSpec
 from raylib.models.registry import resolve
-from raylib.types import Embeddings, EncodeContext
+from raylib.types import Batch, Embeddings, Role
 
-DOCUMENT, QUERY = EncodeContext("document"), EncodeContext("query")
+DOCUMENT: Role = "document"
+QUERY: Role = "query"
 FAMILY: Mapping[str, Family] = {entry.settings["model"]: entry for entry in COLPALI_ENGINE}
 
 MAX_DIFFERENCE = 1e-6
@@ -48,6 +49,11 @@ def upstream_model(upstream: str, folder: Path) -> tuple[Any, Any]:
     options = {"key_mapping": {}} if upstream in ("BiQwen2", "BiQwen2_5") else {}
     model = getattr(models, upstream).from_pretrained(str(folder), **options)
     return model.eval(), getattr(models, PROCESSOR[upstream]).from_pretrained(str(folder))
+
+
+def encode(encoder: Encoder, batch: Batch, role: Role) -> Embeddings:
+    """Both halves, with the prompt that the model takes where neither task nor user gives one."""
+    return encoder.encode(batch, encoder.context(None, role))
 
 
 def run(model: Any, inputs: Mapping[str, Any], **options: Any) -> np.ndarray:

@@ -43,9 +43,10 @@ def encoder_for(directory: str | Path, family_name: str, **options: Any) -> Enco
     return getattr(import_module(module), name)(ModelSpec(str(directory), **options), entry)
 
 
-def vectors(encoder: Encoder, role: Any = None, prompt: str = "", **columns: list) -> np.ndarray:
-    """[n, dim] of dense contents, all in one batch."""
-    return encoder.encode(dict(columns), EncodeContext(role, prompt)).dense()
+def vectors(encoder: Encoder, role: Any = None, prompt: str | None = None, **columns: list) -> np.ndarray:
+    """[n, dim] of dense contents, all in one batch; by default with the model's own prompt."""
+    context = encoder.context(None, role) if prompt is None else EncodeContext(role, prompt)
+    return encoder.encode(dict(columns), context).dense()
 
 
 def assert_same_directions(ours: np.ndarray, theirs: np.ndarray, max_difference: float) -> None:

@@ -153,7 +153,7 @@ def test_the_fingerprint_follows_weights_and_dtype(models: dict[str, Path], tmp_
 @pytest.mark.parametrize("option", [{"embedding_dim": 8}, {"pooling": "mean"}, {"max_pixels": 1000}])
 def test_options_that_it_does_not_have_are_refused(models: dict[str, Path], option: dict[str, Any]) -> None:
     flag = "--" + next(iter(option)).replace("_", "-")
-    with pytest.raises(UnsupportedOptionError, match=f"has no option {flag}; it has: --adapter, --dtype"):
+    with pytest.raises(UnsupportedOptionError, match=f"has no option {flag}; it has: --adapter, "):
         encoder_for(models["clip"], "clip", **option)
 
 

@@ -19,7 +19,7 @@ from raylib.models.registry import resolve
 from raylib.types import Embeddings
 
 from . import tiny_vlm
-from .colpali_helpers import DOCUMENT, FAMILY, QUERY, assert_same, ours, query_inputs, rows, run, upstream_model
+from .colpali_helpers import DOCUMENT, FAMILY, QUERY, assert_same, encode, ours, query_inputs, rows, run, upstream_model
 
 UPSTREAM = [name for name in tiny_vlm.BUILDERS if name != "BiGemma3"]
 
@@ -37,10 +37,10 @@ def test_batches_match_upstream_on_single_contents(upstream: str, checkpoint: Ca
     pages = tiny_vlm.mixed_pages()
 
     expected = [rows(run(model, processor.process_images([page]))) for page in pages]
-    assert_same(encoder.encode({"image": pages}, DOCUMENT), expected)
+    assert_same(encode(encoder, {"image": pages}, DOCUMENT), expected)
     expected = [rows(run(model, query_inputs(upstream, processor, [text]))) for text in tiny_vlm.QUERIES]
-    assert_same(encoder.encode({"text": tiny_vlm.QUERIES}, QUERY), expected)
-    assert_same(encoder.encode({"text": tiny_vlm.QUERIES}, DOCUMENT), expected)  # MTEB treats both sides alike
+    assert_same(encode(encoder, {"text": tiny_vlm.QUERIES}, QUERY), expected)
+    assert_same(encode(encoder, {"text": tiny_vlm.QUERIES}, DOCUMENT), expected)  # MTEB treats both sides alike
 
 
 def test_every_family_with_a_model_class_is_covered() -> None:
@@ -56,7 +56,7 @@ def test_padding_rows_are_left_out_and_the_others_unchanged(upstream: str, check
     real = inputs["attention_mask"].numpy() == 1
     assert not real.all() and not np.nan_to_num(padded[~real]).any()  # a zero row over its norm is NaN
 
-    got = ours(upstream, folder).encode({"image": tiny_vlm.mixed_pages()}, DOCUMENT)
+    got = encode(ours(upstream, folder), {"image": tiny_vlm.mixed_pages()}, DOCUMENT)
     np.testing.assert_array_equal(got.values, padded[real])
     np.testing.assert_array_equal(got.token_counts, real.sum(1))
     np.testing.assert_allclose(np.linalg.norm(got.values, axis=1), 1, atol=1e-6)
@@ -66,7 +66,7 @@ def test_augmentation_tokens_of_colpali_count_as_real(checkpoint: Callable[[str]
     """They are padding tokens by name: <bos>, "Query: …", then ten <pad> that the mask keeps."""
     encoder = ours("ColPali", checkpoint("ColPali"))
     words = len(encoder.processor.tokenizer.tokenize("Query: socket"))
-    got = encoder.encode({"text": ["socket", "a much longer question that makes the first one padded"]}, QUERY)
+    got = encode(encoder, {"text": ["socket", "a much longer question that makes the first one padded"]}, QUERY)
     assert got.token_counts[0] == 1 + words + 10
 
 
@@ -81,8 +81,8 @@ def test_augmentation_tokens_of_colpali_count_as_real(checkpoint: Callable[[str]
 def test_fused_contents(upstream: str, fuse: Callable[..., np.ndarray], checkpoint: Callable[[str], Path]) -> None:
     encoder = ours(upstream, checkpoint(upstream))
     texts, pages = tiny_vlm.QUERIES, tiny_vlm.mixed_pages()
-    text, image = encoder.encode({"text": texts}, DOCUMENT), encoder.encode({"image": pages}, DOCUMENT)
-    both = encoder.encode({"text": texts, "image": pages}, DOCUMENT)
+    text, image = encode(encoder, {"text": texts}, DOCUMENT), encode(encoder, {"image": pages}, DOCUMENT)
+    both = encode(encoder, {"text": texts, "image": pages}, DOCUMENT)
     for index in range(len(texts)):
         np.testing.assert_array_equal(both[index], fuse(text[index], image[index]))
 
@@ -102,7 +102,7 @@ def test_mteb_wrapper_gives_the_same_vectors(checkpoint: Callable[[str], Path]) 
     wrapper = ColQwen2_5Wrapper(str(folder), device="cpu")
     padded: Any = wrapper.encode(loader, task_metadata=None, hf_split="test", hf_subset="default")  # pyright: ignore
 
-    got = ours("ColQwen2_5", folder).encode({"text": texts, "image": pages}, DOCUMENT)
+    got = encode(ours("ColQwen2_5", folder), {"text": texts, "image": pages}, DOCUMENT)
     assert_same(got, [item[item.abs().sum(1) > 0].numpy() for item in padded])
 
 
@@ -110,7 +110,7 @@ def test_mteb_wrapper_gives_the_same_vectors(checkpoint: Callable[[str], Path]) 
 def test_a_batch_can_be_halved_between_preprocess_and_forward(upstream: str, checkpoint: Callable[[str], Path]) -> None:
     encoder = ours(upstream, checkpoint(upstream))
     batch = {"text": tiny_vlm.QUERIES, "image": tiny_vlm.mixed_pages()}
-    tensors = encoder.preprocess(batch, DOCUMENT)
+    tensors = encoder.preprocess(batch, encoder.context(None, DOCUMENT))
     assert all(isinstance(array, np.ndarray) and len(array) == 4 for array in tensors.values())
     halves = [encoder.forward({n: a[part] for n, a in tensors.items()}) for part in (slice(0, 1), slice(1, 4))]
     whole = encoder.forward(tensors)
@@ -121,7 +121,7 @@ def test_max_pixels_bounds_the_visual_tokens(checkpoint: Callable[[str], Path]) 
     """100 × 100 pixels are 4 × 4 tokens of 28 pixels; a budget of 56 × 56 pixels leaves 2 × 2, one of 28 × 28 one."""
     page = {"image": [tiny_vlm.page(100, 100)]}
     counts = {
-        budget: ours("ColQwen2_5", checkpoint("ColQwen2_5"), max_pixels=budget).encode(page, DOCUMENT).token_counts[0]
+        budget: encode(ours("ColQwen2_5", checkpoint("ColQwen2_5"), max_pixels=budget), page, DOCUMENT).token_counts[0]
         for budget in (None, 56 * 56, 28 * 28)
     }
     assert counts[None] - counts[56 * 56] == 16 - 4
@@ -136,16 +136,16 @@ def test_dense_poolings_match_upstream(pooling: str, checkpoint: Callable[[str],
     singles = [query_inputs("BiQwen2_5", processor, [text]) for text in tiny_vlm.QUERIES]
     expected = [run(model, inputs, pooling_strategy=pooling) for inputs in singles]
     encoder = ours("BiQwen2_5", folder, pooling=pooling)
-    assert_same(encoder.encode({"text": tiny_vlm.QUERIES}, QUERY), expected)
+    assert_same(encode(encoder, {"text": tiny_vlm.QUERIES}, QUERY), expected)
     pages = [run(model, processor.process_images([page]), pooling_strategy=pooling) for page in tiny_vlm.mixed_pages()]
-    assert_same(encoder.encode({"image": tiny_vlm.mixed_pages()}, DOCUMENT), pages)
+    assert_same(encode(encoder, {"image": tiny_vlm.mixed_pages()}, DOCUMENT), pages)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision(dtype: str, checkpoint: Callable[[str], Path]) -> None:
     batch = {"image": tiny_vlm.mixed_pages()}
-    full = ours("ColPali", checkpoint("ColPali")).encode(batch, DOCUMENT)
-    half = ours("ColPali", checkpoint("ColPali"), dtype=dtype).encode(batch, DOCUMENT)
+    full = encode(ours("ColPali", checkpoint("ColPali")), batch, DOCUMENT)
+    half = encode(ours("ColPali", checkpoint("ColPali"), dtype=dtype), batch, DOCUMENT)
     assert half.values.dtype == np.float16 and full.values.dtype == np.float32
     values = half.values.astype(np.float32)
     assert ((values * full.values).sum(1) / np.linalg.norm(values, axis=1)).min() > 0.999
@@ -183,18 +183,18 @@ def test_options_that_cannot_be_used(
 def test_batches_that_cannot_be_used(checkpoint: Callable[[str], Path]) -> None:
     encoder = ours("ColPali", checkpoint("ColPali"))
     with pytest.raises(UserError, match=r"columns \['audio', 'text'\] has no text and no image"):
-        encoder.preprocess({"audio": [b""], "text": [None]}, QUERY)
+        encoder.preprocess({"audio": [b""], "text": [None]}, encoder.context(None, QUERY))
     with pytest.raises(UserError, match="1 of 2 contents of one batch have no image"):
-        encoder.preprocess({"image": [tiny_vlm.page(30, 30), None]}, DOCUMENT)
+        encoder.preprocess({"image": [tiny_vlm.page(30, 30), None]}, encoder.context(None, DOCUMENT))
 
 
 def test_a_loaded_encoder_travels_without_its_weights(checkpoint: Callable[[str], Path]) -> None:
     encoder = ours("ColPali", checkpoint("ColPali"))
     batch = {"text": ["socket"]}
-    expected = encoder.encode(batch, QUERY)
+    expected = encode(encoder, batch, QUERY)
     data = pickle.dumps(encoder)
     assert len(data) < 10_000
-    np.testing.assert_array_equal(pickle.loads(data).encode(batch, QUERY).values, expected.values)
+    np.testing.assert_array_equal(encode(pickle.loads(data), batch, QUERY).values, expected.values)
 
 
 def test_the_untrained_colpali(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +205,7 @@ def test_the_untrained_colpali(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert isinstance(encoder, ColPaliEngineEncoder)
         fingerprints.add(encoder.fingerprint)
         pages = [tiny_vlm.page(210, 297, seed) for seed in (1, 2)]
-        got = encoder.encode({"image": pages}, DOCUMENT)
+        got = encode(encoder, {"image": pages}, DOCUMENT)
         prompt = encoder.processor.tokenizer.tokenize("<bos><bos>Describe the image.\n")
         assert got.token_counts.tolist() == [64 + len(prompt)] * 2
         assert got.dim == 128 and np.abs(got[0] - got[1]).max() > 1e-3

@@ -17,7 +17,7 @@ from raylib.errors import ModelError
 from raylib.models import untrained
 
 from . import tiny_vlm
-from .colpali_helpers import DOCUMENT, QUERY, assert_same, ours, rows, run, upstream_model
+from .colpali_helpers import DOCUMENT, QUERY, assert_same, encode, ours, rows, run, upstream_model
 from .helpers import encoder_for
 
 
@@ -65,8 +65,8 @@ def test_adapters_as_option_and_as_checkpoint(
     whole = encoder_for(adapter, "colqwen2.5")  # as a hub name that is an adapter
     batch = {"image": tiny_vlm.mixed_pages()}
     for encoder in (option, whole, ours("ColQwen2_5", adapter)):
-        assert_same(encoder.encode(batch, DOCUMENT), expected)
-    assert np.abs(plain.encode(batch, DOCUMENT).values - np.concatenate(expected)).max() > 0.01
+        assert_same(encode(encoder, batch, DOCUMENT), expected)
+    assert np.abs(encode(plain, batch, DOCUMENT).values - np.concatenate(expected)).max() > 0.01
     assert len({plain.fingerprint, option.fingerprint, whole.fingerprint}) == 3
 
     other = shutil.copytree(base, tmp_path / "other base")
@@ -120,5 +120,5 @@ def test_names_of_older_checkpoints(
     folder = shutil.copytree(checkpoint(upstream), tmp_path / "old")
     rename_weights(folder / "model.safetensors", lambda name: re.sub(new, old, name))
     batch = {"text": tiny_vlm.QUERIES}
-    expected = ours(upstream, checkpoint(upstream)).encode(batch, QUERY)
-    np.testing.assert_array_equal(ours(upstream, folder).encode(batch, QUERY).values, expected.values)
+    expected = encode(ours(upstream, checkpoint(upstream)), batch, QUERY)
+    np.testing.assert_array_equal(encode(ours(upstream, folder), batch, QUERY).values, expected.values)

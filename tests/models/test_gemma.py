@@ -21,7 +21,7 @@ from raylib.types import EncodeContext
 from . import tiny_vlm
 from .helpers import assert_same_directions, vectors
 
-QUERY = EncodeContext("query")
+QUERY = EncodeContext("query", "Query: ")
 HIDDEN = 32
 MAX_DIFFERENCE = 1e-6
 """Of a component of a unit vector in float32, between a batch of four and a batch of one."""

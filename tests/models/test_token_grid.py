@@ -16,7 +16,7 @@ from raylib.models.registry import resolve
 from raylib.models.token_grid import page_grids
 
 from . import tiny_vlm
-from .colpali_helpers import DOCUMENT, FAMILY, QUERY, ours
+from .colpali_helpers import DOCUMENT, FAMILY, QUERY, encode, ours
 
 SHAPES = {
     # upstream → page size, grid (rows, columns) by hand
@@ -64,13 +64,13 @@ def test_the_changed_cell_is_where_the_grid_says(upstream: str, checkpoint: Call
     encoder, (size, shape) = ours(upstream, checkpoint(upstream)), SHAPES[upstream]
     connect_vision(encoder.model)
     plain = Image.new("RGB", size, (200, 200, 200))
-    vectors = encoder.encode({"image": [plain]}, DOCUMENT)[0]
+    vectors = encode(encoder, {"image": [plain]}, DOCUMENT)[0]
     (grid,) = encoder.token_grid({"image": [plain]})
     assert grid is not None and grid.tokens.shape == shape
     assert len(set(grid.tokens.ravel().tolist())) == grid.tokens.size and grid.tokens.max() < len(vectors)
 
     for cell in np.ndindex(shape):
-        changed = encoder.encode({"image": [with_dark_cell(size, shape, cell)]}, DOCUMENT)[0]
+        changed = encode(encoder, {"image": [with_dark_cell(size, shape, cell)]}, DOCUMENT)[0]
         moved = np.linalg.norm(changed - vectors, axis=1)[grid.tokens]
         assert np.unravel_index(moved.argmax(), shape) == cell
 
@@ -90,7 +90,7 @@ def test_a_content_with_text_has_its_page_after_the_text(checkpoint: Callable[[s
     pages = tiny_vlm.mixed_pages()
     alone = encoder.token_grid({"image": pages})
     both = encoder.token_grid({"text": tiny_vlm.QUERIES, "image": pages})
-    counts = encoder.encode({"text": tiny_vlm.QUERIES}, DOCUMENT).token_counts
+    counts = encode(encoder, {"text": tiny_vlm.QUERIES}, DOCUMENT).token_counts
     for i, (with_text, without) in enumerate(zip(both, alone, strict=True)):
         assert with_text is not None and without is not None
         np.testing.assert_array_equal(with_text.tokens, without.tokens + counts[i])
@@ -132,7 +132,7 @@ def test_contents_without_patches_have_no_grid(checkpoint: Callable[[str], Path]
 def test_one_text_for_every_vector_of_a_query(upstream: str, checkpoint: Callable[[str], Path]) -> None:
     encoder = ours(upstream, checkpoint(upstream))
     texts = encoder.token_texts({"text": tiny_vlm.QUERIES})
-    counts = encoder.encode({"text": tiny_vlm.QUERIES}, QUERY).token_counts
+    counts = encode(encoder, {"text": tiny_vlm.QUERIES}, QUERY).token_counts
     assert [len(words or []) for words in texts] == counts.tolist()
     assert "socket" in "".join(texts[2] or [])
 
