@@ -139,8 +139,9 @@ def read_yaml(config_class: type, path: str) -> Any:
         first = error.errors()[0]
         if not first["loc"]:  # the class's own check, which names its flag
             raise UserError(f"--config {path}: {first['msg'].removeprefix('Value error, ')}") from error
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(f"--config {path}: {where} is {first.get('input')!r}: {first['msg']}") from error
+        where = ".".join(str(part) for at, part in enumerate(first["loc"]) if at == 0 or isinstance(part, int))
+        wrong = [found["msg"] for found in error.errors() if found["loc"][:1] == first["loc"][:1]]  # one a type
+        raise UserError(f"--config {path}: {where} is {first.get('input')!r}: {', or '.join(wrong)}") from error
 
 
 def _take_config(arguments: list[str]) -> tuple[list[str], str | None]:

@@ -130,7 +130,7 @@ FLAGS = [
     ],
     *["--family", "clip", "--no-merge", "--fusion", "mean", "--mode", "hybrid", "--mode-weights", "1,2,3"],
     *["--query-prompt", "q: ", "--document-prompt", "", "--attention", "eager", "--compile"],
-    *["--endpoint", "http://h/v1"],
+    *["--endpoint", "http://h/v1", "--max-batch-tokens", "99"],
     *["--index", "IVF8,Flat", "--candidates", "int8", "--oversample", "9", "--token-pooling", "2"],
     *["--limit", "10", "--keep-rankings", "7", "--allow-errors", "5", "--overwrite", "--dry-run", "--quiet"],
 ]
@@ -168,6 +168,7 @@ document-prompt: ""
 attention: eager
 compile: true
 endpoint: http://h/v1
+max-batch-tokens: 99
 index: IVF8,Flat
 candidates: int8
 oversample: 9
@@ -213,6 +214,7 @@ SAID = EvaluateConfig(
     attention="eager",
     compile=True,
     endpoint="http://h/v1",
+    max_batch_tokens=99,
     index="IVF8,Flat",
     candidates="int8",
     oversample=9,

@@ -3,21 +3,30 @@ tasks scored side by side."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ray
+import ray.exceptions
 
 from raylib.cluster.encode import RayDataStage, quiet_ray_data
 from raylib.cluster.pool import PoolStage
 from raylib.cluster.score import ScoreWorkers
 from raylib.cluster.search import RaySearch
-from raylib.cluster.session import Workers, started_here
+from raylib.cluster.session import MAX_ATTEMPTS, Workers, portable, started_here, worker_failure
 from raylib.cluster.shared_pool import PooledPlan
+from raylib.cluster.shared_store import require_store, store_marker
+from raylib.cluster.ship import ShippedSource, ship
+from raylib.evaluate.auto_batch import auto_limits
+from raylib.evaluate.batching import BatchLimits
 from raylib.evaluate.config import EvaluateConfig
+from raylib.evaluate.contents import Source
 from raylib.evaluate.encode import Progress
 from raylib.evaluate.model import EncodeStage
-from raylib.models.protocol import ModelSpec
+from raylib.evaluate.plan import MicroBatch
+from raylib.models.protocol import Encoder, ModelSpec
+from raylib.store.embeddings import Shelf
 
 
 @dataclass
@@ -51,6 +60,26 @@ class RayBackend:
     def search_stage(self) -> RaySearch:
         return RaySearch(self.workers)
 
+    def find_limits(
+        self,
+        encoder: Encoder,
+        samples: Mapping[tuple[str, ...], Sequence[MicroBatch]],
+        sources: Sequence[Source],
+        shelf: Shelf,
+    ) -> dict[tuple[str, ...], BatchLimits]:
+        """Tried in a task that holds what a worker holds."""
+        task = ray.remote(_find_limits).options(
+            num_gpus=self.workers.gpus or None, num_cpus=self.workers.cpus, max_retries=MAX_ATTEMPTS - 1
+        )
+        sent = (encoder, dict(samples), ship(sources), shelf, store_marker(shelf), self.workers.cpus)
+        try:
+            found: Any = ray.get(task.remote(*sent))
+        except ray.exceptions.RayError as error:
+            raise worker_failure(error, encoder.spec.name) from error
+        if isinstance(found, Exception):
+            raise found
+        return found
+
     def exact_model(self, spec: ModelSpec) -> Any:
         from raylib.cluster.exact_mteb import ray_exact_model
 
@@ -67,3 +96,22 @@ class RayBackend:
     def release(self, stage: EncodeStage) -> None:
         if isinstance(stage, PoolStage):
             stage.close()
+
+
+def _find_limits(
+    encoder: Encoder,
+    samples: Mapping[tuple[str, ...], Sequence[MicroBatch]],
+    sources: list[ShippedSource],
+    shelf: Shelf,
+    marker: str | None,
+    threads: int,
+) -> dict[tuple[str, ...], BatchLimits] | Exception:
+    """On a worker. A failure travels as an answer: raised here, Ray would wrap it in its own words."""
+    import torch
+
+    try:
+        torch.set_num_threads(threads)
+        require_store(marker)
+        return auto_limits(encoder, samples, sources, shelf)
+    except Exception as error:
+        return portable(error)

@@ -9,6 +9,7 @@ from raylib.cluster.pool import PoolStage
 from raylib.cluster.search import RaySearch
 from raylib.cluster.session import Workers, start, started_here
 from raylib.errors import UserError
+from raylib.evaluate.batching import BatchLimits
 from raylib.evaluate.model import StoreModel
 from raylib.evaluate.search import search_locally
 from raylib.models.protocol import Encoder, ModelSpec
@@ -45,7 +46,8 @@ class RayModel(StoreModel):
         workers: int | None = None,
         gpus_per_worker: float | None = None,
         cpus_per_worker: int = 1,
-        batch_size: int = 32,
+        batch_size: int | None = None,
+        max_batch_tokens: int | None = None,
         store: str | None = None,
         address: str | None = None,
         exact_mteb: bool = False,
@@ -70,7 +72,7 @@ class RayModel(StoreModel):
             encoder,
             Shelf(root, encoder.fingerprint),
             PoolStage(placing),
-            batch_size=batch_size,
+            limits=BatchLimits.of(batch_size, max_batch_tokens),
             experiment=search.changed(),
             search_stage=RaySearch(placing) if shared else search_locally,
             search_options=search,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from raylib.errors import UserError
+from raylib.evaluate.batching import DEFAULT_CONTENTS, BatchLimits
 from raylib.models.options import ModelOptions
 from raylib.models.protocol import ModelSpec
 from raylib.placement import Placement, at_least_one, name_list
@@ -44,8 +45,12 @@ class EvaluateConfig(Placement, ModelOptions):
     store: str | None = field(default=None, metadata={"metavar": "DIR"})
     """Where embeddings are kept. <output-folder>/store by default; several runs may share one."""
 
-    batch_size: int = 32
-    """Contents per forward. Halved by itself where memory is short."""
+    batch_size: int | Literal["auto"] | None = field(default=None, metadata={"metavar": "N|auto"})
+    """Contents per forward, 32 by default; halved where memory is short. auto tries the longest contents and keeps what
+    fits in the store."""
+
+    max_batch_tokens: int | None = None
+    """Tokens per forward, padding included: short contents then share larger batches than long ones."""
 
     parallel_models: int | None = None
     """Models that are encoded side by side. By default as many as the cluster has room for."""
@@ -91,7 +96,8 @@ class EvaluateConfig(Placement, ModelOptions):
         for name in ("data_root", "output_folder", "store"):
             value = getattr(self, name)
             setattr(self, name, value.removeprefix("file://") if value is not None else None)
-        at_least_one(self, ("batch_size", "limit", "parallel_models"))
+        at_least_one(self, ("limit", "parallel_models", "max_batch_tokens"))
+        self._check_batch()
         self.check_placement()
         if self.allow_errors < 0:
             raise UserError(f"--allow-errors is {self.allow_errors}; expected 0 or more")
@@ -100,6 +106,24 @@ class EvaluateConfig(Placement, ModelOptions):
         if self.exact_mteb and not self.search_options().exact:
             raise UserError("--exact-mteb searches as MTEB does; leave out --index, --candidates and --token-pooling")
         self.search_options()
+
+    def _check_batch(self) -> None:
+        if self.batch_size != "auto":
+            at_least_one(self, ("batch_size",))
+        elif self.max_batch_tokens is not None:
+            raise UserError("--batch-size auto finds the bound on tokens by itself; leave out --max-batch-tokens")
+        elif self.exact_mteb:
+            raise UserError("--exact-mteb needs MTEB's own batches; give --batch-size as a number")
+
+    @property
+    def limits(self) -> BatchLimits | None:
+        """Of one forward; None where they are to be found by trying."""
+        return None if self.batch_size == "auto" else BatchLimits.of(self.batch_size, self.max_batch_tokens)
+
+    @property
+    def contents(self) -> int:
+        """Contents per forward where only their number can be said, to a model that MTEB runs."""
+        return self.batch_size if isinstance(self.batch_size, int) else DEFAULT_CONTENTS
 
     def check_complete(self) -> None:
         """Raises UserError unless there is something to evaluate on something."""

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from raylib.errors import BadContent, ModelError
+from raylib.evaluate.batching import within_tokens
 from raylib.evaluate.contents import BadContentError, Rows, decode_row
 from raylib.evaluate.plan import MicroBatch
 from raylib.models.protocol import Encoder
@@ -37,6 +38,7 @@ class Prepared:
     keys: list[bytes]
     tensors: Tensors | None
     bad: list[BadContent] = field(default_factory=list)
+    max_tokens: int | None = None
 
 
 @dataclass
@@ -92,7 +94,7 @@ def prepare(
     try:
         with turn or nullcontext():
             tensors = encoder.preprocess(_columns(rows), batch.context)
-        return Prepared(keys, tensors, bad)
+        return Prepared(keys, tensors, bad, batch.max_tokens)
     except Exception as error:
         if len(rows) == 1:
             named = dict(zip(batch.keys, batch.rows, strict=True))[keys[0]]
@@ -130,7 +132,7 @@ def _prepare_one_by_one(
         ) from first
     rest = prepare(encoder, replace(batch, keys=good, rows=[place[key] for key in good]), sources, turn)
     failed = [b for key in keys if key not in set(good) for b in singles[key].bad]
-    return Prepared(rest.keys, rest.tensors, bad + failed + rest.bad)
+    return Prepared(rest.keys, rest.tensors, bad + failed + rest.bad, batch.max_tokens)
 
 
 def _bad(key: bytes, place: tuple[int, int], sources: Sequence[Rows], reason: str) -> BadContent:
@@ -145,7 +147,7 @@ def _columns(rows: list[dict]) -> Batch:
 
 
 def run_forward(encoder: Encoder, prepared: Prepared) -> Encoded:
-    """The forward of one prepared batch, halved as often as memory asks.
+    """The forward of one prepared batch, cut to the tokens it may hold and halved as often as memory asks.
 
     Raises ModelError for NaN or Inf, for a number of vectors other than the number of contents, and when a single
     content does not fit in memory.
@@ -153,7 +155,9 @@ def run_forward(encoder: Encoder, prepared: Prepared) -> Encoded:
     if prepared.tensors is None:
         return Encoded([], None, prepared.bad)
     notes: list[str] = []
-    embeddings = _forward_halving(encoder, prepared.tensors, len(prepared.keys), notes)
+    pieces = within_tokens(prepared.tensors, encoder.token_counts(prepared.tensors), prepared.max_tokens)
+    found = [_forward_halving(encoder, piece, len(next(iter(piece.values()))), notes) for piece in pieces]
+    embeddings = found[0] if len(found) == 1 else Embeddings.concatenate(found)
     if len(embeddings) != len(prepared.keys):
         raise ModelError(f"{encoder.spec.name} gave {len(embeddings)} embeddings for {len(prepared.keys)} contents")
     if not np.isfinite(embeddings.values).all():
@@ -180,7 +184,7 @@ def _forward_halving(encoder: Encoder, tensors: Tensors, n: int, notes: list[str
                 "Use a smaller --max-pixels, --dtype bfloat16, or a larger device."
             ) from error
         reason = _first_line(error)
-    _free_device_memory()  # outside the handler, which holds the failed forward's tensors alive
+    free_device_memory()  # outside the handler, which holds the failed forward's tensors alive
     half = n // 2
     notes.append(f"{encoder.spec.name}: out of memory with {n} contents, batch halved to {n - half} ({reason})")
     parts = [{k: v[:half] for k, v in tensors.items()}, {k: v[half:] for k, v in tensors.items()}]
@@ -200,7 +204,8 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def _free_device_memory() -> None:
+def free_device_memory() -> None:
+    """Give back what an abandoned forward held on a GPU."""
     import torch
 
     if torch.cuda.is_available():

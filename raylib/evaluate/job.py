@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from raylib.errors import ModelError, UserError
+from raylib.evaluate.auto_batch import auto_limits
+from raylib.evaluate.batching import BatchLimits
 from raylib.evaluate.config import EvaluateConfig
 from raylib.evaluate.contents import Rows
 from raylib.evaluate.encode import EncodeReport, Progress, encode_locally
@@ -94,6 +96,16 @@ class Backend(Protocol):
         """For the searches of tasks."""
         ...
 
+    def find_limits(
+        self,
+        encoder: Encoder,
+        samples: Mapping[tuple[str, ...], Sequence[MicroBatch]],
+        sources: Sequence[Any],
+        shelf: Shelf,
+    ) -> dict[tuple[str, ...], BatchLimits]:
+        """See `auto_limits`, on a worker as the model will have it."""
+        ...
+
     def exact_model(self, spec: ModelSpec) -> Any:
         """What `mteb.evaluate` takes under --exact-mteb; with `close` where it holds workers."""
         ...
@@ -128,6 +140,8 @@ class LocalBackend:
 
     def search_stage(self) -> SearchStage:
         return search_locally
+
+    find_limits = staticmethod(auto_limits)
 
     def exact_model(self, spec: ModelSpec) -> Any:
         from raylib.evaluate.exact_mteb import local_exact_model
@@ -188,7 +202,15 @@ class EvaluateJob:
             self.reporter.warn(f"✗ {name}: {reason}")
         backend, search = self.backend, self.backend.search_stage()
         runs = [
-            ModelRun(model, self.config, backend.request_stage(), search, self.reporter, backend.exact_model)
+            ModelRun(
+                model,
+                self.config,
+                backend.request_stage(),
+                search,
+                self.reporter,
+                backend.exact_model,
+                backend.find_limits,
+            )
             for model in models
         ]
         for run in runs:

@@ -15,6 +15,7 @@ from mteb.models.search_wrappers import SearchEncoderWrapper
 from mteb.types import PromptType
 
 from raylib.errors import BadContent, BadContentsError, UserError
+from raylib.evaluate.batching import DEFAULT_CONTENTS, Limits
 from raylib.evaluate.contents import Source
 from raylib.evaluate.encode import EncodeReport
 from raylib.evaluate.meta import model_meta
@@ -52,6 +53,7 @@ RankingHook = Callable[["TaskMetadata", str, str, Results, Keys, Keys], None]
 class StoreModel(AbsEncoder):
     """An MTEB model whose vectors live in the embedding store.
 
+    limits: of one forward, or how many contents it holds at most.
     planned: keys that a plan already computed, so that data sets are not read and hashed again.
     allow_bad: score without the contents that cannot be encoded, instead of raising BadContentsError: a document
     without vector is never retrieved, a query without one retrieves nothing.
@@ -67,7 +69,7 @@ class StoreModel(AbsEncoder):
         shelf: Shelf,
         stage: EncodeStage,
         *,
-        batch_size: int = 32,
+        limits: Limits | int = DEFAULT_CONTENTS,
         planned: SubsetKeys | None = None,
         allow_bad: bool = False,
         experiment: Mapping[str, Any] | None = None,
@@ -77,7 +79,7 @@ class StoreModel(AbsEncoder):
     ) -> None:
         search_options.check(encoder.similarity)
         self.encoder, self.shelf, self.stage = encoder, shelf, stage
-        self.batch_size, self.allow_bad = batch_size, allow_bad
+        self.limits, self.allow_bad = limits, allow_bad
         self.mteb_model_meta = model_meta(encoder, experiment)
         self.model = None  # AbsEncoder would ask it for similarities; the metadata's similarity function answers first
         self.report = EncodeReport()
@@ -177,7 +179,7 @@ class StoreModel(AbsEncoder):
         self.shelf.refresh()
         keys = plan.keys()
         stored = {key for key, there in zip(keys, self.shelf.contains(keys), strict=True) if there} if keys else set()
-        batches = plan.batches(self.batch_size, stored | self.bad.keys())
+        batches = plan.batches(self.limits, stored | self.bad.keys())
         if batches:
             self.shelf.describe(self.encoder.identity)
             report = self.stage(self.encoder, batches, plan.sources, self.shelf)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from raylib import storage
 from raylib.errors import BadContent, ModelError, RaylibError
+from raylib.evaluate.auto_batch import LimitsFinder, auto_limits
+from raylib.evaluate.batching import BatchLimits, Limits
 from raylib.evaluate.config import EvaluateConfig
 from raylib.evaluate.encode import Progress
 from raylib.evaluate.exact_run import ExactModelMaker, ExactRunModel
@@ -42,6 +44,7 @@ class ModelRun:
         search_stage: SearchStage,
         reporter: Reporter,
         make_exact: ExactModelMaker,
+        find_limits: LimitsFinder = auto_limits,
     ) -> None:
         self.model, self.spec, self.config, self.reporter = model, model.spec, config, reporter
         self.task_results: list[TaskResult] = []
@@ -51,6 +54,7 @@ class ModelRun:
         self.store_model: StoreModel | None = None
         self._exact = ExactRunModel(model, make_exact) if config.exact_mteb else None
         self._request_stage, self._search_stage = request_stage, search_stage
+        self._find_limits, self._limits = find_limits, config.limits or BatchLimits()
         self._plan: Plan | None = None
         self._planned: dict[str, SubsetKeys] = {}
         self._timings: dict[str, float] = {}
@@ -95,7 +99,7 @@ class ModelRun:
             self.model,
             self._shelf,
             self._request_stage,
-            batch_size=self.config.batch_size,
+            limits=self._limits,
             planned=planned,
             allow_bad=self.config.allow_errors > 0,
             experiment=self.config.experiment(),
@@ -135,12 +139,27 @@ class ModelRun:
             return
         note = f", {stored} of {distinct} are in the store" if stored else ""
         self.reporter.say(f"{self.spec.name}: encoding {distinct - stored} contents{note}")
+        if self.config.limits is None:
+            self._limits = self._found_limits(self._plan, self.store_model)
         with self.reporter.stage(f"encode {self.spec.name}", distinct - stored) as progress:
             self.store_model.stage = stage_with(self._until_stopped(progress))
             try:
                 self.store_model.encode_missing(self._plan)
             finally:
                 self.store_model.stage = self._request_stage
+
+    def _found_limits(self, plan: Plan, model: StoreModel) -> Limits:
+        """What --batch-size auto finds for the contents that are still to be encoded."""
+        start = time.perf_counter()
+        keys = plan.keys()
+        stored = {key for key, there in zip(keys, model.shelf.contains(keys), strict=True) if there}
+        model.shelf.describe(model.encoder.identity)
+        model.limits = found = self._find_limits(model.encoder, plan.samples(stored), plan.sources, model.shelf)
+        self._timings["find_batch"] = time.perf_counter() - start
+        for fields, limit in found.items():
+            bound = f"{limit.tokens} tokens" if limit.tokens else f"{limit.contents} contents"
+            self.reporter.say(f"{self.spec.name}: batches of {bound} for {' and '.join(fields)}")
+        return found
 
     def _until_stopped(self, progress: Progress) -> Progress:
         """`progress`, which also ends the encode stage after `stopping` is set: no other thread can interrupt it."""
@@ -216,7 +235,7 @@ class ModelRun:
         if self.store_model is not None:
             model = self._store_model(self._planned[loaded.name])
             model.bad, model.allow_bad = dict(self.store_model.bad), self.store_model.allow_bad
-        return ScoreUnit(model, loaded, self.config.batch_size, self.config.keep_rankings)
+        return ScoreUnit(model, loaded, self.config.contents, self.config.keep_rankings)
 
     def _take_known(self, loaded: LoadedTask) -> bool:
         known = None if self.config.overwrite else self._results.known(loaded)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from raylib.errors import UserError
+from raylib.evaluate.batching import BatchLimits, Limits, cut, limits_for, sample_by_length, tokens_by_length
 from raylib.evaluate.contents import Source
 from raylib.models.protocol import Encoder
 from raylib.store.keys import content_key
@@ -17,15 +18,21 @@ _SORT_WINDOW = 64
 """Batches whose contents are sorted by length together: longer evens out more padding, shorter keeps the order of
 the data, and with it the locality of reading."""
 
+_SAMPLED_TEXTS = 64
+_SAMPLED_IMAGES = 8
+"""Contents of one context that are prepared to learn how long the others are."""
+
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Contents that share one forward. keys [n]; rows [n]: (index of the source, row in it); fields: what is read."""
+    """Contents that share one forward. keys [n]; rows [n]: (index of the source, row in it); fields: what is read;
+    max_tokens: what its forward may hold, padding included, where that is bounded."""
 
     context: EncodeContext
     fields: tuple[str, ...]
     keys: list[bytes]
     rows: list[tuple[int, int]]
+    max_tokens: int | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -61,20 +68,67 @@ class Plan:
         """The distinct keys, in the order in which they were planned."""
         return [key for group in self._groups.values() for key in group]
 
-    def batches(self, batch_size: int, stored: set[bytes] | frozenset[bytes] = frozenset()) -> list[MicroBatch]:
-        """At most `batch_size` contents of one context each, similar lengths together, without the stored ones."""
+    def batches(self, limits: Limits | int, stored: Set[bytes] = frozenset()) -> list[MicroBatch]:
+        """Within `limits` (or at most so many contents), of one context each, similar lengths together, without the
+        stored ones. Raises UserError for a bound on tokens where the encoder cannot count them."""
+        bounds = BatchLimits(limits) if isinstance(limits, int) else limits
         batches = []
         for (context, names), group in self._groups.items():
             keys = list(group)
+            limit = limits_for(bounds, names)
             lengths = self._lengths(list(group.values()), names)
-            window = batch_size * _SORT_WINDOW
+            tokens = lengths if limit.tokens is None else self._estimated_tokens(context, names, group, lengths)
+            window = limit.contents * _SORT_WINDOW
             for start in range(0, len(keys), window):
                 order = start + np.argsort(-lengths[start : start + window], kind="stable")
-                for first in range(0, len(order), batch_size):
-                    chosen = [keys[i] for i in order[first : first + batch_size] if keys[i] not in stored]
+                for piece in cut(np.maximum.accumulate(tokens[order][::-1])[::-1], limit):
+                    chosen = [keys[i] for i in order[piece] if keys[i] not in stored]
                     if chosen:
-                        batches.append(MicroBatch(context, names, chosen, [group[key] for key in chosen]))
+                        rows = [group[key] for key in chosen]
+                        batches.append(MicroBatch(context, names, chosen, rows, limit.tokens))
         return batches
+
+    def samples(self, stored: Set[bytes] = frozenset()) -> dict[tuple[str, ...], list[MicroBatch]]:
+        """By the fields that are read: single contents that are not stored, the longest texts or images from all over
+        the plan, to try a forward on."""
+        found: dict[tuple[str, ...], list[MicroBatch]] = {}
+        for (context, names), group in self._groups.items():
+            keys = [key for key in group if key not in stored]
+            if keys:
+                lengths = self._lengths([group[key] for key in keys], names)
+                picked = sample_by_length(lengths, _SAMPLED_IMAGES)
+                picked = picked if "image" in names else picked[-1:]
+                single = [MicroBatch(context, names, [keys[i]], [group[keys[i]]]) for i in picked]
+                found.setdefault(names, []).extend(single)
+        return found
+
+    def _estimated_tokens(
+        self,
+        context: EncodeContext,
+        names: tuple[str, ...],
+        group: Mapping[bytes, tuple[int, int]],
+        lengths: np.ndarray,
+    ) -> np.ndarray:
+        """[n] int64, from what the encoder's CPU half makes of a sample."""
+        from raylib.evaluate.encode import prepare
+
+        keys = list(group)
+        counted: dict[int, int] = {}
+        for i in sample_by_length(lengths, _SAMPLED_IMAGES if "image" in names else _SAMPLED_TEXTS):
+            single = MicroBatch(context, names, [keys[i]], [group[keys[i]]])
+            tensors = prepare(self.encoder, single, self.sources).tensors
+            if tensors is None:  # a content that cannot be used; the encode stage reports it
+                continue
+            counts = self.encoder.token_counts(tensors)
+            if counts is None:
+                raise UserError(
+                    f"--max-batch-tokens: {self.encoder.spec.name} does not tell how many tokens "
+                    f"{' and '.join(names)} have; bound its batches by --batch-size"
+                )
+            counted[i] = int(counts[0])
+        if not counted:
+            return np.ones(len(keys), dtype=np.int64)
+        return tokens_by_length(lengths, list(counted), np.array(list(counted.values())))
 
     def _lengths(self, rows: Sequence[tuple[int, int]], names: tuple[str, ...]) -> np.ndarray:
         """[n] characters of text; 0 for contents without text, which then keep their order."""

@@ -93,7 +93,7 @@ class TaskResults:
             fingerprint=self.fingerprint,
             untrained=self.untrained,
             partial=partial,
-            encode_kwargs={"batch_size": self.config.batch_size, "show_progress_bar": False},
+            encode_kwargs={"batch_size": self.config.contents, "show_progress_bar": False},
             quality=quality,
         )
         if scored.details is not None:

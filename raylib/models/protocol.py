@@ -146,6 +146,15 @@ class Encoder(ABC):
     def preprocess(self, batch: Batch, context: EncodeContext) -> Tensors:
         """CPU half: tokenise, resize, patch. Needs no weights. Images arrive as decoded PIL images of any mode."""
 
+    def token_counts(self, tensors: Tensors) -> np.ndarray | None:
+        """[n] int64: tokens that the forward sees of each content, without padding; None where tensors do not tell.
+
+        By default the sum of every attention mask [n, tokens] among them."""
+        masks = [array for name, array in tensors.items() if name.split(".")[-1] == "attention_mask"]
+        if not masks:
+            return None
+        return np.stack([(mask != 0).sum(axis=1) for mask in masks]).sum(axis=0)
+
     @abstractmethod
     def forward(self, tensors: Tensors) -> Embeddings:
         """Accelerator half: the model's forward, pooling, truncation, normalisation; without gradient.

@@ -1,6 +1,6 @@
 """The embedding store: vectors on disk, addressed by what they are vectors of. Every job resumes from it.
 
-    <root>/<fingerprint, 16 hex digits>/encoder.json     whose vectors these are
+    <root>/<fingerprint, 16 hex digits>/encoder.json     whose vectors these are; other .json files: see `remember`
     <root>/<fingerprint, 16 hex digits>/part-*.parquet   key, token count, vector bytes; one file per write
 
 A part appears whole or not at all, and is never changed. Writers on many machines need no lock: two of them that
@@ -75,6 +75,21 @@ class Shelf:
         storage.make_folder(self.folder)
         text = json.dumps({"fingerprint": self.fingerprint, "identity": dict(identity)}, indent=1, default=str)
         storage.write_text(path, text + "\n")
+
+    def remember(self, name: str, notes: Mapping[str, Any]) -> None:
+        """Keep a JSON file `name` beside the vectors: what was learned about their encoder."""
+        storage.make_folder(self.folder)
+        storage.write_text(storage.join(self.folder, name), json.dumps(dict(notes), indent=1) + "\n")
+
+    def recall(self, name: str) -> dict[str, Any]:
+        """What `remember` kept; {} where there is nothing. Raises StoreError for a file that cannot be read."""
+        path = storage.join(self.folder, name)
+        if not storage.exists(path):
+            return {}
+        try:
+            return dict(json.loads(storage.read_text(path)))
+        except (ValueError, TypeError) as error:
+            raise StoreError(f"{path} cannot be read ({error}). Delete the file: it is written again.") from error
 
     def refresh(self) -> None:
         """Read the keys of parts that have appeared since the last call."""

@@ -245,5 +245,5 @@ def test_the_plain_model_can_still_be_copied():
     from raylib.cluster.model import RayModel
 
     plain: Any = RayModel.__new__(RayModel)
-    plain.batch_size = 7
-    assert type(copy.copy(plain)) is RayModel and copy.copy(plain).batch_size == 7
+    plain.limits = 7
+    assert type(copy.copy(plain)) is RayModel and copy.copy(plain).limits == 7

@@ -77,7 +77,7 @@ def test_padding_decides_these_scores(tmp_path):
     """Of the toy: texts differ in length, maxima are negative, and MaxSim over real tokens alone ranks otherwise."""
     task = grown_task("MockRetrievalTask")
     encoder: Any = resolve(ModelSpec("tests.exact_toys:padded"))
-    masked = StoreModel(encoder, Shelf(str(tmp_path), encoder.fingerprint), encode_locally, batch_size=BATCH_SIZE)
+    masked = StoreModel(encoder, Shelf(str(tmp_path), encoder.fingerprint), encode_locally, limits=BATCH_SIZE)
 
     got = scores_of(masked, grown_task("MockRetrievalTask"), BATCH_SIZE)
 

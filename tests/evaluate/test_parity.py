@@ -29,7 +29,7 @@ def plain_scores(model: str, task: str) -> dict[str, Any]:
 
 def store_model(model: str, folder: Any, stage: Any = encode_locally) -> StoreModel:
     encoder: Any = resolve(ModelSpec(f"tests.toys:{model}"))
-    return StoreModel(encoder, Shelf(str(folder), encoder.fingerprint), stage, batch_size=32)
+    return StoreModel(encoder, Shelf(str(folder), encoder.fingerprint), stage, limits=32)
 
 
 @pytest.mark.parametrize("task", TEXT_MOCKS + IMAGE_MOCKS)
