@@ -122,7 +122,7 @@ def largest_batch(encoder: Encoder, tensors: Tensors, most: int = MAX_CONTENTS) 
     between = fits + fits // 2
     if fits < between <= most and meter.bounded_by_memory and _try(encoder, tensors, between, meter):
         return between
-    return fits
+    return meter.chosen(fits)
 
 
 def _try(encoder: Encoder, tensors: Tensors, size: int, meter: _Meter) -> bool:
@@ -147,6 +147,10 @@ class _Meter(ABC):
     def worth(self, size: int, forward: Callable[[], object]) -> bool:
         """Run it; False where a batch of `size` is already too large."""
 
+    def chosen(self, fits: int) -> int:
+        """The size to take, of those up to `fits` that were worth it."""
+        return fits
+
 
 class _GpuMeter(_Meter):
     """As long as the peak stays within the headroom."""
@@ -165,10 +169,11 @@ class _GpuMeter(_Meter):
 
 
 class _CpuMeter(_Meter):
-    """As long as it becomes faster. The second run of two counts: the first one warms up."""
+    """As long as it becomes faster; a doubling in vain may be noise, two are not. The second run of two counts: the
+    first one warms up."""
 
     def __init__(self) -> None:
-        self._seconds: dict[int, float] = {}
+        self._best, self._rate = 0, 0.0
 
     def worth(self, size: int, forward: Callable[[], object]) -> bool:
         times = []
@@ -176,6 +181,11 @@ class _CpuMeter(_Meter):
             start = time.perf_counter()
             forward()
             times.append(time.perf_counter() - start)
-        self._seconds[size] = min(times)
-        before = self._seconds.get(size // 2)
-        return before is None or 2 * before >= _WORTH_DOUBLING * self._seconds[size]
+        rate = size / min(times)
+        if rate >= _WORTH_DOUBLING * self._rate:
+            self._best, self._rate = size, rate
+        return size < 4 * self._best
+
+    def chosen(self, fits: int) -> int:
+        del fits
+        return self._best

@@ -118,9 +118,16 @@ def test_a_model_that_cannot_count_refuses_a_bound():
 # Found by trying.
 
 
+class MemoryOnly(auto_batch._Meter):
+    """As on a GPU: speed does not count."""
+
+    def worth(self, size, forward):
+        return forward() is not None
+
+
 @pytest.mark.parametrize(("fits", "expected"), [(70, 6), (80, 8), (10, 1), (125, 12), (160, 16)])
 def test_the_largest_batch_is_found_by_doubling_and_half_way(fits, expected, monkeypatch):
-    monkeypatch.setattr(auto_batch._CpuMeter, "worth", lambda self, size, forward: forward() is not None)
+    monkeypatch.setattr(auto_batch, "_CpuMeter", MemoryOnly)
     encoder = Tokens(fits)
     (batch,) = plan_of(encoder, words(10)).batches(1)
     longest = longest_of(encoder, [batch], plan_of(encoder, words(10)).sources)
@@ -150,10 +157,11 @@ def test_a_batch_grows_on_a_cpu_while_that_makes_it_faster(monkeypatch):
     plan = plan_of(encoder, words(3))
     longest = longest_of(encoder, next(iter(plan.samples().values())), plan.sources)
     assert longest is not None and largest_batch(encoder, longest.tensors) == 8
+    assert max(encoder.padded) == 32 * 3, "it is tried twice in vain"
 
 
 def test_it_is_tried_once_per_device_and_length_and_kept_in_the_store(tmp_path, monkeypatch):
-    monkeypatch.setattr(auto_batch._CpuMeter, "worth", lambda self, size, forward: forward() is not None)
+    monkeypatch.setattr(auto_batch, "_CpuMeter", MemoryOnly)
     encoder = Tokens(100)
     shelf = Shelf(str(tmp_path), encoder.fingerprint)
     plan = plan_of(encoder, words(2, 10, 4))
