@@ -34,7 +34,7 @@ def cluster(watched):
         address="local",
         num_cpus=CPUS,
         include_dashboard=False,
-        object_store_memory=300 * 2**20,
+        object_store_memory=2**30,
         log_to_driver=False,
         logging_level=logging.ERROR,
         _temp_dir=folder,

@@ -70,6 +70,16 @@ def test_scores_on_ray_are_those_of_local(split, cluster, shipping, reference, v
     assert outcome.summaries[0].contents == {"planned": DISTINCT, "reused": 0, "encoded": DISTINCT, "failed": 0}
 
 
+def test_a_batch_size_is_found_on_a_worker_and_kept(cluster, reference, vidore, tmp_path):
+    outcome = raylib.evaluate(
+        "tests.toys:dense", tasks=[V2, V3], data_root=vidore, output_folder=str(tmp_path), batch_size="auto", quiet=True
+    )
+    assert repr(scores(outcome)) == repr(reference["dense"])
+    (found,) = [json.loads(path.read_text()) for path in tmp_path.rglob("batch_sizes.json")]
+    assert {name.split(" | ")[1] for name in found} == {"text + query", "image"}, "queries and pages are tried apart"
+    assert all(name.startswith("cpu, 1 threads") and size["contents"] >= 1 for name, size in found.items())
+
+
 @pytest.mark.parametrize("local", [False, True], ids=["ray", "local"])
 def test_every_distinct_content_is_encoded_once(local, cluster, watched, vidore, tmp_path):
     watched_toys.forget("watched")
