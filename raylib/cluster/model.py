@@ -60,7 +60,7 @@ class RayModel(StoreModel):
             **{name: options.pop(name) for name in SearchOptions.__dataclass_fields__ & options.keys()}
         )
         spec = ModelSpec(model, **options) if isinstance(model, str) else model
-        encoder = resolve(spec)
+        encoder = resolve(spec.on_gpus(gpus_per_worker))
         if not isinstance(encoder, Encoder):
             raise UserError(
                 f"{spec.name} searches but has no vectors; give it to mteb.evaluate or raylib evaluate as it is"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from raylib.errors import UserError
@@ -134,8 +134,7 @@ class EvaluateConfig(Placement, ModelOptions):
 
     def specs(self) -> list[ModelSpec]:
         """One spec per model, without repeats, all with the same options."""
-        whole = self.device is None and (self.gpus_per_worker or 0) > 1
-        return [replace(spec, device="auto") if whole else spec for spec in super().specs()]
+        return [spec.on_gpus(self.gpus_per_worker) for spec in super().specs()]
 
     def search_options(self) -> SearchOptions:
         """Raises UserError for values that cannot be."""

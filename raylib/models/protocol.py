@@ -67,6 +67,11 @@ class ModelSpec:
         found = {name: value for name, value in self.given().items() if name not in ("merge", "attention", "compile")}
         return found | ({"endpoint": self.endpoint} if self.endpoint else {})
 
+    def on_gpus(self, per_worker: float | None) -> ModelSpec:
+        """The same, spread over the GPUs of a worker that holds two or more, unless a device was asked for."""
+        spread = self.device is None and (per_worker or 0) > 1
+        return dataclasses.replace(self, device="auto") if spread else self
+
     def flags(self, besides: Collection[str] = ()) -> str:
         """The options that were set, but for those, as a user wrote them; "" for none."""
         return ", ".join(option_flag(name) for name in sorted(set(self.given()) - set(besides)))
