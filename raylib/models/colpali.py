@@ -16,7 +16,7 @@ import numpy as np
 
 from raylib.errors import ModelError, UserError
 from raylib.models.families import Family
-from raylib.models.loading import rgb, to_numpy
+from raylib.models.loading import rgb, text_and_image, to_numpy
 from raylib.models.protocol import ModelSpec, TokenGrid
 from raylib.models.token_grid import page_grids, words_of_tokens
 from raylib.models.torch_encoder import TorchEncoder
@@ -135,7 +135,7 @@ class ColPaliEngineEncoder(TorchEncoder):
     def preprocess(self, batch: Batch, context: EncodeContext) -> Tensors:
         """Token ids and masks [n, tokens], and what the family's image processor gives, [n, ...]; padded to the
         longest of the batch. Names start with "text." or "image."."""
-        texts, images = _columns(batch)
+        texts, images = text_and_image(batch)
         if images is not None and self.family.settings["fusion"] == "image":
             texts = None
         tensors: Tensors = {}
@@ -198,7 +198,7 @@ class ColPaliEngineEncoder(TorchEncoder):
 
     def token_texts(self, batch: Batch) -> list[list[str] | None]:
         """Of late-interaction families, for contents without a page."""
-        texts, images = _columns(batch)
+        texts, images = text_and_image(batch)
         if not self.late or texts is None or images is not None:
             return super().token_texts(batch)
         prompt = self.context(None, "query").prompt
@@ -223,26 +223,6 @@ def _pooling(spec: ModelSpec, poolings: tuple[str, ...] | None) -> str | None:
     if pooling not in poolings:
         raise UserError(f"--pooling is {pooling!r}; {spec.name} has {', '.join(poolings)}")
     return pooling
-
-
-def _columns(batch: Batch) -> tuple[list[str] | None, list[Any] | None]:
-    """The batch's texts and images; None for a column that is absent or empty throughout.
-
-    Raises UserError when there is neither, or when only some of the contents have one.
-    """
-    found: list[list[Any] | None] = []
-    for name in ("text", "image"):
-        values = batch.get(name)
-        missing = 0 if values is None else sum(value is None for value in values)
-        if values is None or missing == len(values):
-            found.append(None)
-            continue
-        if missing:
-            raise UserError(f"{missing} of {len(values)} contents of one batch have no {name}; expected all or none")
-        found.append(list(values))
-    if found[0] is None and found[1] is None:
-        raise UserError(f"a batch with columns {sorted(batch)} has no text and no image; expected one of them")
-    return found[0], found[1]
 
 
 def _arrays(part: str, inputs: Mapping[str, Any], count: int) -> Tensors:

@@ -12,6 +12,7 @@ import numpy as np
 
 from raylib.errors import ModelError, RaylibError, UserError
 from raylib.models.protocol import ModelSpec
+from raylib.types import Batch
 
 if TYPE_CHECKING:
     import torch
@@ -177,6 +178,26 @@ def _unexpected_keys(adapted: Any, adapter: str) -> list[str]:
 
     have = set(get_peft_model_state_dict(adapted))
     return sorted(key for key in load_peft_weights(adapter, device="cpu") if "lora_" in key and key not in have)
+
+
+def text_and_image(batch: Batch) -> tuple[list[str] | None, list[Any] | None]:
+    """The batch's texts and images; None for a column that is absent or empty throughout.
+
+    Raises UserError when there is neither, or when only some of the contents have one.
+    """
+    found: list[list[Any] | None] = []
+    for name in ("text", "image"):
+        values = batch.get(name)
+        missing = 0 if values is None else sum(value is None for value in values)
+        if values is None or missing == len(values):
+            found.append(None)
+            continue
+        if missing:
+            raise UserError(f"{missing} of {len(values)} contents of one batch have no {name}; expected all or none")
+        found.append(list(values))
+    if found[0] is None and found[1] is None:
+        raise UserError(f"a batch with columns {sorted(batch)} has no text and no image; expected one of them")
+    return found[0], found[1]
 
 
 def rgb(image: Image.Image, *, over_white: bool = True) -> Image.Image:
