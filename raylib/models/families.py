@@ -229,6 +229,14 @@ FAMILIES: tuple[Family, ...] = (
         settings={"padding": "max_length", "over_white": False},
     ),
     Family(
+        name="colintern",
+        encoder="raylib.models.intern:InternEncoder",
+        kind="late-interaction",
+        modalities=("text", "image"),
+        # The last is the format of InternVL's own code, which the encoder refuses by name.
+        architectures=("InternVLForConditionalGeneration", "InternVLModel", "internvl", "InternVLChatModel"),
+    ),
+    Family(
         name="sentence-transformers",
         encoder="raylib.models.sentence:SentenceEncoder",
         kind="dense",

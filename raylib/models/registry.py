@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from raylib.errors import UnknownNameError, UnsupportedOptionError, UserError
 from raylib.models.families import FAMILIES, Family
+from raylib.models.intern_heads import HEADS, base_model, heads_file
 from raylib.models.protocol import Encoder, ModelSpec
 from raylib.models.weights import hub_folder, resolve_revision, snapshot, weights_digest
 
@@ -26,14 +27,17 @@ SENTENCE = "sentence-transformers"
 def resolve(spec: ModelSpec) -> Encoder | SearchModel:
     """The model that `spec` names. Loads no weights; a factory may be called, once per process.
 
-    In this order: `module:factory`; a local directory; a name in raylib's table; a name in MTEB's registry; a model
-    in the local hub cache whose config.json selects a family. Raises UnknownNameError with the nearest names,
-    UnsupportedOptionError for an option that the model does not have, UserError for a damaged or missing directory.
+    In this order: `module:factory`; a local directory, or a file of ColIntern heads; a name in raylib's table; a name
+    in MTEB's registry; a model in the local hub cache whose config.json selects a family. Raises UnknownNameError with
+    the nearest names, UnsupportedOptionError for an option that the model does not have, UserError for a damaged or
+    missing directory.
     """
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", spec.name):
         return _from_factory(spec)
     if os.path.isdir(spec.name):
         return _from_directory(spec, Path(spec.name))
+    if os.path.isfile(spec.name):
+        return _from_heads(spec, Path(spec.name))
     if _looks_like_path(spec.name):
         raise UserError(f"model directory {spec.name} does not exist; expected a folder with a model's files")
     if spec.family is not None:
@@ -116,9 +120,11 @@ def _from_directory(spec: ModelSpec, directory: Path) -> Encoder | SearchModel:
         return _make(spec, _family_of(directory / "config.json", spec))
     if (directory / "adapter_config.json").is_file():
         return _from_adapter(spec, directory)
+    if any(directory.glob(HEADS)):
+        return _from_heads(spec, directory)
     raise UserError(
-        f"{directory} holds no model: expected config.json, modules.json (sentence-transformers) or "
-        "adapter_config.json (peft) in it"
+        f"{directory} holds no model: expected config.json, modules.json (sentence-transformers), "
+        f"adapter_config.json (peft) or {HEADS} in it"
     )
 
 
@@ -139,18 +145,30 @@ def _family_of(config: Path, spec: ModelSpec) -> Family:
 
 def _from_adapter(spec: ModelSpec, directory: Path) -> Encoder | SearchModel:
     """A folder that peft saved: its base model, with the folder as the adapter."""
-    if spec.adapter is not None:
-        raise UserError(
-            f"--adapter {spec.adapter}: the model {directory} is an adapter itself; name its base as --model"
-        )
     config = directory / "adapter_config.json"
     base = read_json(config).get("base_model_name_or_path")
     if not base:
         raise UserError(f"{config} names no base model; pass the base as --model and this folder as --adapter")
+    return _on_base(replace(spec, revision=None), str(base), directory)
+
+
+def _from_heads(spec: ModelSpec, place: Path) -> Encoder | SearchModel:
+    """A file of ColIntern heads, or a folder with some: the model they were trained on, with them as the adapter."""
+    file = heads_file(place)
+    return _on_base(spec, base_model(file), file)
+
+
+def _on_base(spec: ModelSpec, base: str, adapter: Path) -> Encoder | SearchModel:
+    """The model `base` with `adapter`, by which the user named it."""
+    if spec.adapter is not None:
+        raise UserError(f"--adapter {spec.adapter}: the model {adapter} is an adapter itself; name its base as --model")
+    advice = f"{adapter} is an adapter of {base!r}, which is not here"
+    if _looks_like_path(base) and not os.path.isdir(base):
+        raise UserError(f"{advice}; pass its base as --model and this as --adapter")
     try:
-        return resolve(replace(spec, name=str(base), revision=None, adapter=str(directory)))
+        return resolve(replace(spec, name=base, adapter=str(adapter)))
     except UnknownNameError as error:
-        raise UserError(f"{directory} is an adapter of {base!r}, which is not here ({error})") from error
+        raise UserError(f"{advice} ({error})") from error
 
 
 # Names.

@@ -60,8 +60,18 @@ def _tiled(places: np.ndarray, per_tile: int, tokens: list[str]) -> np.ndarray |
         return None
     if not named:
         return places.reshape(side, side)
-    tiles = places[: rows * columns * per_tile].reshape(rows, columns, side, side)
-    return tiles.transpose(0, 2, 1, 3).reshape(rows * side, columns * side)
+    return _joined(places[: rows * columns * per_tile], rows, columns, side)
+
+
+def page_of_tiles(first: int, rows: int, columns: int, side: int) -> np.ndarray:
+    """[rows · side, columns · side] int64: the vectors of a page of rows × columns tiles with side × side tokens each,
+    that come tile by tile from vector `first` on."""
+    return _joined(np.arange(first, first + rows * columns * side * side), rows, columns, side)
+
+
+def _joined(places: np.ndarray, rows: int, columns: int, side: int) -> np.ndarray:
+    """Tokens of tiles, row by row within each tile → row by row of the page."""
+    return places.reshape(rows, columns, side, side).transpose(0, 2, 1, 3).reshape(rows * side, columns * side)
 
 
 def words_of_tokens(tokenizer: Any, inputs: Mapping[str, Any]) -> list[list[str]]:

@@ -40,12 +40,15 @@ def _file_digest(path: Path) -> str:
 
 
 def weights_digest(directory: str | Path) -> str:
-    """SHA-256, 64 hex digits, over names and contents of the files in `directory` that decide a vector.
+    """SHA-256, 64 hex digits, over names and contents of the files in `directory` that decide a vector; of one file
+    of weights, over its content.
 
     The path is not in it. A file is read once per process as long as its size and time stay.
     Raises UserError when there is no such directory or nothing in it that looks like a model.
     """
     root = Path(directory)
+    if root.is_file():
+        return _file_digest(root)
     if not root.is_dir():
         raise UserError(f"model directory {directory} does not exist; expected a folder with a model's files")
     names = sorted(

@@ -1,0 +1,280 @@
+"""ColIntern: late-interaction vectors of texts and pages from InternVL (arXiv 2508.18265) under two trained projections.
+
+A page is seen by the vision tower alone and a text by the language model alone, as in the published ColIntern
+(https://github.com/athrael-soju/colinternv0.1). Different from it: pages are cut into tiles by the model's own image
+processor, and no padding token becomes a vector. The backbone is transformers' InternVL; the projections come from
+`colintern_heads_*.pt` (see intern_heads.py).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from raylib.errors import ModelError, UserError
+from raylib.models.families import Family
+from raylib.models.intern_heads import HEADS, Heads, heads_file, read_heads, transformers_twin, with_lora
+from raylib.models.loading import rgb, text_and_image, to_numpy, torch_dtype
+from raylib.models.pooling import normalise
+from raylib.models.protocol import ModelSpec, TokenGrid
+from raylib.models.token_grid import page_of_tiles, words_of_tokens
+from raylib.models.torch_encoder import TorchEncoder
+from raylib.models.weights import snapshot
+from raylib.types import Batch, Embeddings, EncodeContext, Tensors
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_TOKENS = 256
+"""Of a text; longer ones are cut, as in training."""
+
+_TILE = 448
+"""Side in pixels of a tile, where config.json does not tell it."""
+
+
+class InternEncoder(TorchEncoder):
+    """One unit vector per token of a text and per visual token of a page (256 for a tile of 448 × 448 pixels).
+
+    A page is scaled to the rows and columns of tiles that suit its shape best; more than one are followed by the whole
+    page in one tile. A content with text and image: the text's vectors, then the page's. No prompt of its own.
+    `--adapter` names the heads, a file or a folder whose newest file is taken; without it they lie beside the model.
+    `--max-pixels` is the most pixels that a page is scaled to: as many tiles, besides the whole page in one.
+    """
+
+    supported_options: ClassVar[frozenset[str]] = frozenset({"dtype", "adapter", "max_pixels"})
+    similarity = "maxsim"
+
+    def __init__(self, spec: ModelSpec, family: Family) -> None:
+        super().__init__(spec, family)
+        self.modalities = frozenset({"text", "image"})
+        self.fuses = True
+        config = self._base_config()
+        if config.get("model_type") == "internvl_chat":
+            raise UserError(
+                f"{spec.name} has the format of InternVL's own code; expected transformers', which OpenGVLab publishes "
+                f"as {transformers_twin('OpenGVLab/InternVL3_5-4B')} and alike. Give that as --model."
+            )
+        side = config.get("vision_config", {}).get("image_size", _TILE)
+        tile = math.prod(side) if isinstance(side, list) else side * side
+        if spec.max_pixels is not None and spec.max_pixels < tile:
+            raise UserError(f"--max-pixels is {spec.max_pixels}; {spec.name} needs {tile}, one tile")
+        # The file itself: a folder may hold a newer one by the time that a worker looks.
+        self.spec = replace(spec, adapter=str(self._heads_file()))
+
+    def _base_config(self) -> dict[str, Any]:
+        """The backbone's config.json; empty where it is not on this machine."""
+        folder = self._folder()
+        path = None if folder is None else folder / "config.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else {}
+
+    def _folder(self) -> Path | None:
+        return Path(self.location) if os.path.isdir(self.location) else snapshot(self.location, self.spec.revision)
+
+    def _heads_file(self) -> Path:
+        if self.spec.adapter is not None:
+            if not os.path.exists(self.spec.adapter):
+                raise UserError(f"--adapter {self.spec.adapter} does not exist; expected a {HEADS} or its folder")
+            return heads_file(self.spec.adapter)
+        folder = self._folder()
+        if folder is None or not any(folder.glob(HEADS)):
+            raise UserError(
+                f"{self.spec.name} is InternVL without the projections that make it a retriever. Give a {HEADS} of the "
+                "ColIntern trainer, or its folder, as --adapter; or as --model, with the base that it names at hand."
+            )
+        return heads_file(folder)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return {"max_pixels": self.spec.max_pixels}
+
+    # The CPU half.
+
+    def load_processor(self) -> Any:
+        from transformers import AutoProcessor
+
+        processor = AutoProcessor.from_pretrained(self.location, **self.pretrained())
+        if self.spec.max_pixels is not None:
+            images = processor.image_processor
+            images.max_patches = max(1, self.spec.max_pixels // math.prod(_tile_size(images)))
+            images.min_patches = min(images.min_patches, images.max_patches)
+        return processor
+
+    def preprocess(self, batch: Batch, context: EncodeContext) -> Tensors:
+        """Gives input_ids and attention_mask [n, tokens] for texts; for images pixel_values [n, tiles, 3, height,
+        width], padded with tiles of zeros, and tiles [n], how many are real. Raises UserError for a text without
+        tokens, unless a page comes with it."""
+        texts, images = text_and_image(batch)
+        tensors: Tensors = {}
+        if texts is not None:
+            tensors |= self._tokens([context.prompt + text for text in texts])
+            if images is None and not tensors["attention_mask"].any(axis=1).all():
+                raise UserError("a text is empty: it has no token, and so no vector")
+        if images is not None:
+            tensors |= self._tiles([rgb(image) for image in images])
+        return tensors
+
+    def _tokens(self, texts: list[str]) -> Tensors:
+        """Padded on the right, whatever the tokenizer prefers: a causal model then gives a text the same vectors
+        beside a longer one, without any rounding."""
+        found = self.processor.tokenizer(
+            texts, padding=True, padding_side="right", truncation=True, max_length=MAX_TOKENS, return_tensors="np"
+        )
+        return {
+            "input_ids": found["input_ids"].astype(np.int64),
+            "attention_mask": found["attention_mask"].astype(bool),
+        }
+
+    def _tiles(self, pages: list[Any]) -> Tensors:
+        images = self.processor.image_processor
+        found = images(images=pages, crop_to_patches=True, do_convert_rgb=False, return_tensors="pt")
+        counts = np.asarray(found["num_patches"], dtype=np.int64)
+        flat = found["pixel_values"].numpy()
+        padded = np.zeros((len(pages), counts.max(), *flat.shape[1:]), dtype=flat.dtype)
+        padded[_real(padded, counts)] = flat
+        return {"pixel_values": padded, "tiles": counts}
+
+    # The accelerator half.
+
+    @property
+    def _file(self) -> Path:
+        assert self.spec.adapter is not None, "__init__ has found the heads"
+        return Path(self.spec.adapter)
+
+    def load_model(self) -> Any:
+        import torch
+        from transformers import AutoModel
+
+        heads = read_heads(self._file)
+        # A LoRA is merged in float32, and only then cast: merging in half precision loses its small updates.
+        dtype = torch.float32 if heads.lora else torch_dtype(self.spec)
+        options = {"dtype": dtype, "output_loading_info": True, **self.pretrained()}
+        model, report = AutoModel.from_pretrained(self.location, **options)
+        if report["missing_keys"]:
+            shown = ", ".join(sorted(report["missing_keys"])[:3])
+            raise ModelError(
+                f"{self.spec.name}: {len(report['missing_keys'])} weights of {type(model).__name__} are not in the "
+                f"checkpoint ({shown}). Copy it again."
+            )
+        self._check_width(heads, model.config.text_config.hidden_size)
+        if heads.lora is not None:
+            model.language_model = with_lora(model.language_model, heads.lora, self._file)
+        return model.to(device=self.device, dtype=torch_dtype(self.spec)).eval()
+
+    def _check_width(self, heads: Heads, hidden: int) -> None:
+        if heads.image.shape[1] != hidden:
+            base = f", which were trained on {heads.base}" if heads.base else ""
+            raise UserError(
+                f"{self._file}: proj_img.weight is {list(heads.image.shape)}; {self.spec.name} has a hidden size of "
+                f"{hidden}. Use the base of these heads{base}."
+            )
+
+    @cached_property
+    def projections(self) -> dict[str, torch.Tensor]:
+        """The weights of both, in float32 whatever the backbone runs in: they were trained so."""
+        heads = read_heads(self._file)
+        return {"image": heads.image.to(self.device), "text": heads.text.to(self.device)}
+
+    def load(self) -> None:
+        super().load()
+        _ = self.projections
+
+    def forward(self, tensors: Tensors) -> Embeddings:
+        parts = []
+        if "input_ids" in tensors:
+            parts.append(self._embed_texts(tensors))
+        if "pixel_values" in tensors:
+            parts.append(self._embed_pages(tensors))
+        if len(parts) == 1:
+            return parts[0]
+        return Embeddings.from_list([np.concatenate(pair) for pair in zip(*parts, strict=True)])
+
+    def _embed_texts(self, tensors: Tensors) -> Embeddings:
+        import torch
+
+        inputs = self.on_device({name: tensors[name] for name in ("input_ids", "attention_mask")})
+        real = inputs["attention_mask"]
+        with torch.inference_mode():
+            if real.any():
+                hidden = self.model.language_model(**inputs, use_cache=False).last_hidden_state[real]
+            else:  # pages whose texts are all empty
+                hidden = self.projections["text"].new_zeros(0, self.projections["text"].shape[1])
+            vectors = self._project(hidden, "text")
+        return Embeddings(vectors, _offsets(tensors["attention_mask"].sum(axis=1)))
+
+    def _embed_pages(self, tensors: Tensors) -> Embeddings:
+        import torch
+
+        pixels = tensors["pixel_values"][_real(tensors["pixel_values"], tensors["tiles"])]
+        with torch.inference_mode():
+            features = self.model.get_image_features(**self.on_device({"pixel_values": pixels})).pooler_output
+            vectors = self._project(features.flatten(0, 1), "image")
+        return Embeddings(vectors, _offsets(tensors["tiles"] * features.shape[1]))
+
+    def _project(self, hidden: torch.Tensor, part: str) -> np.ndarray:
+        """hidden [tokens, hidden] → unit vectors [tokens, dim], computed in float32."""
+        weight = self.projections[part]
+        return to_numpy(normalise(hidden.to(weight) @ weight.T), self.dtype)
+
+    # What a vector is a vector of.
+
+    def token_grid(self, batch: Batch) -> list[TokenGrid | None]:
+        """The visual tokens of the tiles, without the whole page in one; they come after the text's vectors."""
+        texts, images = text_and_image(batch)
+        if images is None:
+            return super().token_grid(batch)
+        first = [0] * len(images)
+        if texts is not None:
+            prompt = self.context(None, "document").prompt
+            first = self._tokens([prompt + text for text in texts])["attention_mask"].sum(axis=1).tolist()
+        side = self._tokens_per_side()
+        return [TokenGrid(page_of_tiles(at, *self._layout(page), side)) for at, page in zip(first, images, strict=True)]
+
+    def _layout(self, page: Any) -> tuple[int, int]:
+        """Rows and columns of the tiles of a page, as its processor chooses them."""
+        from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
+
+        images = self.processor.image_processor
+        size = (page.height, page.width)
+        columns, rows = get_optimal_tiled_canvas(size, _tile_size(images), images.min_patches, images.max_patches)
+        return rows, columns
+
+    def _tokens_per_side(self) -> int:
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(self.location, **self.pretrained())
+        vision = config.vision_config
+        return int(vision.image_size[0] // vision.patch_size[0] * config.downsample_ratio)
+
+    def token_texts(self, batch: Batch) -> list[list[str] | None]:
+        """For contents without a page."""
+        texts, images = text_and_image(batch)
+        if texts is None or images is not None:
+            return super().token_texts(batch)
+        prompt = self.context(None, "query").prompt
+        return [*words_of_tokens(self.processor.tokenizer, self._tokens([prompt + text for text in texts]))]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "projections"}
+
+
+def _tile_size(images: Any) -> tuple[int, int]:
+    """Height and width of the tiles of an image processor."""
+    return images.size["height"], images.size["width"]
+
+
+def _real(padded: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """[n, tiles]: which of the padded tiles are a page's own."""
+    return np.arange(padded.shape[1]) < counts[:, None]
+
+
+def _offsets(counts: np.ndarray) -> np.ndarray:
+    """[n] vectors per content → [n + 1], where each content's begin."""
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
