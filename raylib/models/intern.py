@@ -1,4 +1,4 @@
-"""ColIntern: late-interaction vectors of texts and pages from InternVL (arXiv 2508.18265) under two trained projections.
+"""ColIntern: late-interaction vectors of texts and pages, from InternVL (arXiv 2508.18265) under two projections.
 
 A page is seen by the vision tower alone and a text by the language model alone, as in the published ColIntern
 (https://github.com/athrael-soju/colinternv0.1). Different from it: pages are cut into tiles by the model's own image

@@ -105,7 +105,9 @@ def read_heads(file: Path) -> Heads:
                 f"(proj_dim {dim}, and one hidden size for both). The file is damaged; save it again."
             )
     lora = _lora(file, saved) if saved.get("lora_enabled") or saved.get("lora_state") else None
-    return Heads(image.to(torch.float32), text.to(torch.float32), saved.get("model_id"), lora)
+    # Copies: what stays mapped to a file breaks the process when a trainer writes the file anew.
+    image, text = (weight.to(torch.float32, copy=True) for weight in (image, text))
+    return Heads(image, text, saved.get("model_id"), lora)
 
 
 def _saved(file: Path) -> Mapping[str, Any]:
@@ -169,15 +171,15 @@ def with_lora(language_model: Any, lora: Lora, file: str | Path, *, merge: bool 
     """
     from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
-    config: Any = LoraConfig(
-        r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, bias="none", target_modules=lora.targets
-    )  # pyright: ignore[reportArgumentType]  # a LoRA's alpha need not be whole
+    alpha: Any = lora.alpha  # need not be whole, whatever peft's annotation says
+    config = LoraConfig(r=lora.r, lora_alpha=alpha, lora_dropout=lora.dropout, bias="none", target_modules=lora.targets)
     try:
         adapted: Any = get_peft_model(language_model, config)
     except ValueError as error:
         raise UserError(f"{file}: its LoRA does not fit {type(language_model).__name__} ({error})") from error
-    names = {_bare(name): name for name in get_peft_model_state_dict(adapted)}
-    shapes = {_bare(name): tensor.shape for name, tensor in get_peft_model_state_dict(adapted).items()}
+    random = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    names = {_bare(name): name for name in random}
+    shapes = {name: random[names[name]].shape for name in names}
     wrong = [f"{name} is missing" for name in sorted(set(shapes) - set(lora.state))]
     wrong += [f"{name} has no place in it" for name in sorted(set(lora.state) - set(shapes))]
     wrong += [

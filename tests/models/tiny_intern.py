@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ TILE = 56
 """Pixels; patches of 14, and 2 × 2 patches become one token: a tile has 2 × 2 tokens."""
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-PROCESSOR_TOKENS = {
+PROCESSOR_TOKENS: dict[str, Any] = {
     "start_image_token": "<img>",
     "end_image_token": "</img>",
     "context_image_token": "<IMG_CONTEXT>",
@@ -37,7 +36,7 @@ def build(folder: Path, *, padding_side: str = "left", seed: int = 0) -> Path:
     text |= {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
     vision = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     vision |= {"image_size": [TILE, TILE], "patch_size": [14, 14]}
-    context = tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>")
+    context: Any = tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>")
     config = t.InternVLConfig(text_config=text, vision_config=vision, image_token_id=context, image_seq_length=4)
     with seeded(seed):
         model = t.InternVLForConditionalGeneration(config)
@@ -66,7 +65,8 @@ def causal_lm(base: Path) -> Any:
     import transformers as t
 
     whole = t.InternVLForConditionalGeneration.from_pretrained(base)
-    language = t.Qwen3ForCausalLM(whole.config.text_config)
+    config: Any = whole.config.text_config
+    language = t.Qwen3ForCausalLM(config)
     language.model.load_state_dict(whole.model.language_model.state_dict())
     return language.eval()
 
@@ -99,7 +99,7 @@ def heads(base: Path, *, lora: Any = None, compiled: bool = False, step: int = 2
     saved["lora_enabled"] = lora is not None
     if lora is not None:
         model, config = lora
-        saved["lora_state"] = get_peft_model_state_dict(model)
+        saved["lora_state"] = get_peft_model_state_dict(model, save_embedding_layers=False)
         saved["lora_config"] = {"r": config.r, "alpha": config.lora_alpha, "dropout": config.lora_dropout}
         saved["lora_config"]["targets"] = config.target_modules  # a set by now
     return saved
@@ -149,15 +149,3 @@ def page_by_hand(base: Path, page: Image.Image, **processor_options: Any) -> np.
 def unit(vectors: np.ndarray) -> np.ndarray:
     """As published: over the length plus 1e-12."""
     return vectors / (np.sqrt((vectors**2).sum(axis=1, keepdims=True)) + 1e-12)
-
-
-def old_names(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """The names that transformers 4 gave, which OpenGVLab's -HF checkpoints have."""
-    renamed = {}
-    for name, weight in weights.items():
-        if name.startswith("model.language_model."):
-            name = name.replace("model.language_model.", "language_model.model.", 1)
-        elif name.startswith("lm_head"):
-            name = "language_model." + name
-        renamed[name.removeprefix("model.")] = weight
-    return renamed
