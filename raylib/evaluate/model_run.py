@@ -48,8 +48,9 @@ class ModelRun:
     ) -> None:
         self.model, self.spec, self.config, self.reporter = model, model.spec, config, reporter
         self.task_results: list[TaskResult] = []
+        ran = config.as_dict() | self.spec.options()  # an adapter named as a model ran as its base with an adapter
         self.summary = RunSummary(
-            self.spec.name, list(config.benchmarks or config.tasks), config=config.as_dict(), untrained=self.untrained
+            self.spec.name, list(config.benchmarks or config.tasks), config=ran, untrained=self.untrained
         )
         self.store_model: StoreModel | None = None
         self._exact = ExactRunModel(model, make_exact) if config.exact_mteb else None

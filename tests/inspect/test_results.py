@@ -1,12 +1,14 @@
 """Which models and tasks have details, and how they were run, from folders written by hand."""
 
 import json
+from typing import Any
 
 import pytest
 
 from raylib.errors import UnknownNameError, UserError
 from raylib.inspect.results import choose_model, choose_task, models_with_details, run_settings, spec_of
 from raylib.models.protocol import ModelSpec
+from raylib.models.registry import resolve
 
 
 @pytest.fixture
@@ -108,3 +110,20 @@ def test_the_settings_of_the_last_run_of_the_same_encoder(results):
     assert run_settings(str(results), "", model)["dtype"] == "float32", "by name, where there is no fingerprint"
     assert run_settings(str(results), "cc", model) == {}
     assert spec_of({}, "org/a") == ModelSpec("org/a")
+
+
+def test_a_model_named_by_its_adapter_is_found_again(tmp_path):
+    """It runs as its base with that adapter, and the summary says so."""
+    from raylib.evaluate.config import EvaluateConfig
+    from raylib.evaluate.model_run import ModelRun
+
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text('{"model_type": "clip"}')
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": f"{tmp_path}/base"}))
+    config = EvaluateConfig(model=[f"{tmp_path}/lora"], tasks=["One"], dtype="float16")
+    encoder = resolve(config.specs()[0])
+    unused: Any = None
+    summary = ModelRun(encoder, config, unused, unused, unused, unused).summary
+    assert spec_of({**summary.config, "model": summary.model}, "") == encoder.spec
+    assert (encoder.spec.adapter, encoder.spec.dtype) == (f"{tmp_path}/lora", "float16")
