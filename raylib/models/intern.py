@@ -22,7 +22,7 @@ import numpy as np
 from raylib.errors import ModelError, UserError
 from raylib.models.families import Family
 from raylib.models.intern_heads import HEADS, Heads, heads_file, read_heads, transformers_twin, with_lora
-from raylib.models.loading import rgb, text_and_image, to_numpy, torch_dtype
+from raylib.models.loading import rgb, text_and_image, to_numpy
 from raylib.models.pooling import normalise
 from raylib.models.protocol import ModelSpec, TokenGrid
 from raylib.models.token_grid import page_of_tiles, words_of_tokens
@@ -49,7 +49,7 @@ class InternEncoder(TorchEncoder):
     `--max-pixels` is the most pixels that a page is scaled to: as many tiles, besides the whole page in one.
     """
 
-    supported_options: ClassVar[frozenset[str]] = frozenset({"dtype", "adapter", "max_pixels"})
+    supported_options: ClassVar[frozenset[str]] = TorchEncoder.supported_options | {"max_pixels"}
     similarity = "maxsim"
 
     def __init__(self, spec: ModelSpec, family: Family) -> None:
@@ -148,14 +148,19 @@ class InternEncoder(TorchEncoder):
         assert self.spec.adapter is not None, "__init__ has found the heads"
         return Path(self.spec.adapter)
 
+    @cached_property
+    def heads(self) -> Heads:
+        """What the file of heads holds, in host memory or still on disk."""
+        return read_heads(self._file)
+
+    @property
+    def adapted(self) -> bool:
+        return self.heads.lora is not None
+
     def load_model(self) -> Any:
-        import torch
         from transformers import AutoModel
 
-        heads = read_heads(self._file)
-        # A LoRA is merged in float32, and only then cast: merging in half precision loses its small updates.
-        dtype = torch.float32 if heads.lora else torch_dtype(self.spec)
-        options = {"dtype": dtype, "output_loading_info": True, **self.pretrained()}
+        options = {"output_loading_info": True, **self.pretrained(), **self.weights_options()}
         model, report = AutoModel.from_pretrained(self.location, **options)
         if report["missing_keys"]:
             shown = ", ".join(sorted(report["missing_keys"])[:3])
@@ -163,12 +168,14 @@ class InternEncoder(TorchEncoder):
                 f"{self.spec.name}: {len(report['missing_keys'])} weights of {type(model).__name__} are not in the "
                 f"checkpoint ({shown}). Copy it again."
             )
-        self._check_width(heads, model.config.text_config.hidden_size)
-        if heads.lora is not None:
-            model.language_model = with_lora(model.language_model, heads.lora, self._file)
-        return model.to(device=self.device, dtype=torch_dtype(self.spec)).eval()
+        self._check_width(model.config.text_config.hidden_size)
+        if self.heads.lora is not None:
+            lora, merge = self.heads.lora, self.spec.merge
+            model.language_model = with_lora(model.language_model, lora, self._file, merge=merge)
+        return model
 
-    def _check_width(self, heads: Heads, hidden: int) -> None:
+    def _check_width(self, hidden: int) -> None:
+        heads = self.heads
         if heads.image.shape[1] != hidden:
             base = f", which were trained on {heads.base}" if heads.base else ""
             raise UserError(
@@ -179,8 +186,7 @@ class InternEncoder(TorchEncoder):
     @cached_property
     def projections(self) -> dict[str, torch.Tensor]:
         """The weights of both, in float32 whatever the backbone runs in: they were trained so."""
-        heads = read_heads(self._file)
-        return {"image": heads.image.to(self.device), "text": heads.text.to(self.device)}
+        return {"image": self.heads.image.to(self.device), "text": self.heads.text.to(self.device)}
 
     def load(self) -> None:
         super().load()
@@ -200,10 +206,10 @@ class InternEncoder(TorchEncoder):
         import torch
 
         inputs = self.on_device({name: tensors[name] for name in ("input_ids", "attention_mask")})
-        real = inputs["attention_mask"]
         with torch.inference_mode():
-            if real.any():
-                hidden = self.model.language_model(**inputs, use_cache=False).last_hidden_state[real]
+            if tensors["attention_mask"].any():
+                hidden = self.model.language_model(**inputs, use_cache=False).last_hidden_state
+                hidden = hidden[inputs["attention_mask"].to(hidden.device)]  # of several GPUs, another
             else:  # pages whose texts are all empty
                 hidden = self.projections["text"].new_zeros(0, self.projections["text"].shape[1])
             vectors = self._project(hidden, "text")
@@ -262,7 +268,7 @@ class InternEncoder(TorchEncoder):
         return [*words_of_tokens(self.processor.tokenizer, self._tokens([prompt + text for text in texts]))]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name != "projections"}
+        return {n: value for n, value in super().__getstate__().items() if n not in ("heads", "projections")}
 
 
 def _tile_size(images: Any) -> tuple[int, int]:

@@ -21,8 +21,8 @@ class ModelOptions:
     family: str | None = None
     """The family that runs the model, where its files do not tell. See: raylib list models."""
 
-    adapter: str | None = field(default=None, metadata={"metavar": "DIR"})
-    """A peft adapter directory to put on the model."""
+    adapter: str | None = field(default=None, metadata={"metavar": "PATH"})
+    """What to put on the model: a peft adapter directory, or ColIntern heads (a file, or a directory of them)."""
 
     merge: bool = True
     """An adapter is merged into the weights, which is faster; --no-merge runs it beside them."""

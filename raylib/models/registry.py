@@ -112,6 +112,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _from_directory(spec: ModelSpec, directory: Path) -> Encoder | SearchModel:
+    if not (directory / "config.json").is_file() and any(directory.glob(HEADS)):
+        return _from_heads(spec, directory)
     if spec.family is not None:
         return _make(spec, _asked_family(spec.family))
     if (directory / "modules.json").is_file():
@@ -120,8 +122,6 @@ def _from_directory(spec: ModelSpec, directory: Path) -> Encoder | SearchModel:
         return _make(spec, _family_of(directory / "config.json", spec))
     if (directory / "adapter_config.json").is_file():
         return _from_adapter(spec, directory)
-    if any(directory.glob(HEADS)):
-        return _from_heads(spec, directory)
     raise UserError(
         f"{directory} holds no model: expected config.json, modules.json (sentence-transformers), "
         f"adapter_config.json (peft) or {HEADS} in it"

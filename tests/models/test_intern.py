@@ -20,9 +20,11 @@ from raylib.models.registry import resolve
 from raylib.types import EncodeContext
 
 from . import tiny_intern
-from .colpali_helpers import DOCUMENT, QUERY, assert_same
+from .colpali_helpers import assert_same
 from .test_token_grid import with_dark_cell
 from .tiny_vlm import QUERIES, mixed_pages, page
+
+DOCUMENT, QUERY = EncodeContext("document"), EncodeContext("query")
 
 MAX_DIFFERENCE = 2e-6
 """Of a component of a unit vector in float32, between a batch and a batch of one."""
@@ -99,6 +101,25 @@ def test_a_lora_is_merged(compiled: bool, base: Path, lora: tuple[Any, Any], tmp
     )
 
 
+def test_a_lora_beside_the_weights_gives_what_a_merged_one_gives(
+    base: Path, lora: tuple[Any, Any], tmp_path: Path
+) -> None:
+    file = tiny_intern.save(tmp_path, tiny_intern.heads(base, lora=lora))
+    merged, beside = ours(file), ours(file, merge=False)
+    assert "lora_A" in str(beside.model) and "lora_A" not in str(merged.model)
+    expected = [*merged.encode({"text": QUERIES}, QUERY)]
+    assert_same(beside.encode({"text": QUERIES}, QUERY), expected, MERGED_DIFFERENCE)
+    assert merged.fingerprint == beside.fingerprint
+
+
+def test_a_lora_is_merged_in_float32_before_the_model_is_cast(
+    base: Path, lora: tuple[Any, Any], tmp_path: Path
+) -> None:
+    file = tiny_intern.save(tmp_path, tiny_intern.heads(base, lora=lora))
+    full, half = ours(file).model.state_dict(), ours(file, dtype="bfloat16").model.state_dict()
+    assert all(torch.equal(half[name], full[name].to(torch.bfloat16)) for name in full)
+
+
 def test_a_lora_may_have_been_trained_without_the_head(base: Path, lora: tuple[Any, Any], tmp_path: Path) -> None:
     saved = tiny_intern.heads(base, lora=lora)
     with_head = ours(tiny_intern.save(tmp_path / "with", saved)).encode({"text": QUERIES}, QUERY)
@@ -146,6 +167,17 @@ def test_the_prompt_comes_before_the_text_and_counts_as_text(base: Path, encoder
     expected = [tiny_intern.text_by_hand(base, "find: " + text, language) for text in QUERIES]
     assert_same(encoder.encode({"text": QUERIES}, EncodeContext("query", "find: ")), expected, MAX_DIFFERENCE)
     assert encoder.context(None, "query").prompt == encoder.context(None, "document").prompt == ""
+
+
+def test_the_user_s_prompts(file: Path, encoder: InternEncoder) -> None:
+    asked = ours(file, query_prompt="find: ", document_prompt="page: ")
+    assert asked.context(None, "query").prompt == "find: " and asked.context(None, "document").prompt == "page: "
+    assert asked.fingerprint == encoder.fingerprint, "a prompt is part of the context"
+    assert "".join(asked.token_texts({"text": ["socket"]})[0] or []) == "find: socket"
+    batch = {"text": ["socket"], "image": [page(60, 60)]}
+    (grid,) = asked.token_grid(batch)
+    counts = asked.encode({"text": ["socket"]}, asked.context(None, "document")).token_counts
+    assert grid is not None and grid.tokens[0, 0] == counts[0] > 1
 
 
 def test_an_empty_text_is_refused_but_beside_a_page(encoder: InternEncoder) -> None:
@@ -197,6 +229,7 @@ def test_ways_to_name_it(base: Path, file: Path, tmp_path: Path) -> None:
     named: list[tuple[Path, dict[str, Any]]] = [
         (file, {}),
         (file.parent, {}),
+        (file.parent, {"family": "colintern"}),
         (base, {"adapter": str(file)}),
         (base, {"adapter": str(file.parent)}),
         (base, {"adapter": str(away)}),
@@ -207,7 +240,7 @@ def test_ways_to_name_it(base: Path, file: Path, tmp_path: Path) -> None:
         encoder = ours(name, **options)
         assert encoder.family.name == "colintern" and encoder.similarity == "maxsim" and encoder.fuses
         np.testing.assert_array_equal(encoder.encode({"text": QUERIES}, QUERY).values, expected)
-    assert len({ours(name, **options).fingerprint for name, options in named[:4]}) == 1
+    assert len({ours(name, **options).fingerprint for name, options in named[:5]}) == 1
 
 
 def test_the_highest_step_of_a_folder_wins(base: Path, tmp_path: Path) -> None:
