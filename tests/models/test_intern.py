@@ -213,6 +213,13 @@ def test_max_pixels_is_a_budget_of_tiles(budget: int, counts: list[int], base: P
     assert_same(encoder.encode({"image": pages}, DOCUMENT), expected, MAX_DIFFERENCE)
 
 
+def test_one_tile_is_the_page_as_the_trainer_saw_it(base: Path, file: Path) -> None:
+    """Over a base in transformers' format, it called the image processor without tiles."""
+    found = ours(file, max_pixels=56 * 56).encode({"image": eight_pages()}, DOCUMENT)
+    expected = [tiny_intern.page_by_hand(base, one.convert("RGB"), crop_to_patches=False) for one in eight_pages()[3:5]]
+    assert_same(found.take([3, 4]), expected, MAX_DIFFERENCE)
+
+
 def test_a_budget_below_one_tile_is_refused(file: Path) -> None:
     with pytest.raises(UserError, match=r"--max-pixels is 3135; .* needs 3136, one tile"):
         ours(file, max_pixels=56 * 56 - 1)

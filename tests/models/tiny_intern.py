@@ -134,7 +134,8 @@ def page_by_hand(base: Path, page: Image.Image, **processor_options: Any) -> np.
 
     model = t.InternVLForConditionalGeneration.from_pretrained(base).eval().model
     images = t.AutoProcessor.from_pretrained(base).image_processor
-    pixels = images(images=[page], crop_to_patches=True, return_tensors="pt", **processor_options)["pixel_values"]
+    options = {"crop_to_patches": True, **processor_options}
+    pixels = images(images=[page], return_tensors="pt", **options)["pixel_values"]
     rows = []
     with torch.no_grad():
         for tile in pixels:
