@@ -141,6 +141,14 @@ class InternEncoder(TorchEncoder):
         padded[_real(padded, counts)] = flat
         return {"pixel_values": padded, "tiles": counts}
 
+    def token_counts(self, tensors: Tensors) -> np.ndarray | None:
+        """Tokens of the text, and visual tokens of all tiles of the page."""
+        counts = super().token_counts(tensors)
+        if "tiles" not in tensors:
+            return counts
+        visual = tensors["tiles"] * self._tokens_per_side**2
+        return visual if counts is None else counts + visual
+
     # The accelerator half.
 
     @property
@@ -240,7 +248,7 @@ class InternEncoder(TorchEncoder):
         if texts is not None:
             prompt = self.context(None, "document").prompt
             first = self._tokens([prompt + text for text in texts])["attention_mask"].sum(axis=1).tolist()
-        side = self._tokens_per_side()
+        side = self._tokens_per_side
         return [TokenGrid(page_of_tiles(at, *self._layout(page), side)) for at, page in zip(first, images, strict=True)]
 
     def _layout(self, page: Any) -> tuple[int, int]:
@@ -252,7 +260,9 @@ class InternEncoder(TorchEncoder):
         columns, rows = get_optimal_tiled_canvas(size, _tile_size(images), images.min_patches, images.max_patches)
         return rows, columns
 
+    @cached_property
     def _tokens_per_side(self) -> int:
+        """The visual tokens of a tile are as many rows and columns: 16 of 448 pixels."""
         from transformers import AutoConfig
 
         config = AutoConfig.from_pretrained(self.location, **self.pretrained())

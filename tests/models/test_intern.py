@@ -153,6 +153,15 @@ def test_a_batch_can_be_halved(encoder: InternEncoder) -> None:
     assert_same(whole, [*halves[0], *halves[1]], MAX_DIFFERENCE)
 
 
+@pytest.mark.parametrize(
+    "columns", [{"text": TEXTS}, {"image": eight_pages()}, {"text": TEXTS, "image": eight_pages()}]
+)
+def test_tokens_are_counted_before_the_forward(columns: dict[str, list[Any]], encoder: InternEncoder) -> None:
+    tensors = encoder.preprocess(columns, DOCUMENT)
+    counts = encoder.token_counts(tensors)
+    assert counts is not None and counts.tolist() == encoder.forward(tensors).token_counts.tolist()
+
+
 def test_the_padding_side_does_not_matter(base: Path, encoder: InternEncoder, file: Path, tmp_path: Path) -> None:
     right = ours(tiny_intern.build(tmp_path, padding_side="right"), adapter=str(file))
     sides = {e.processor.tokenizer.padding_side for e in (encoder, right)}
