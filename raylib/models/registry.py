@@ -116,6 +116,9 @@ def _from_directory(spec: ModelSpec, directory: Path) -> Encoder | SearchModel:
         return _from_heads(spec, directory)
     if spec.family is not None:
         return _make(spec, _asked_family(spec.family))
+    marked = _marked_family(directory)
+    if marked is not None:
+        return _make(spec, marked)
     if (directory / "modules.json").is_file():
         return _make(spec, _family(SENTENCE))
     if (directory / "config.json").is_file():
@@ -128,10 +131,16 @@ def _from_directory(spec: ModelSpec, directory: Path) -> Encoder | SearchModel:
     )
 
 
+def _marked_family(directory: Path) -> Family | None:
+    """The family that a file beside config.json gives away: GME's config.json may be that of plain Qwen2-VL."""
+    return next((entry for entry in FAMILIES if any((directory / mark).is_file() for mark in entry.marks)), None)
+
+
 def _family_of(config: Path, spec: ModelSpec) -> Family:
-    """The family that config.json's architectures, else its model_type, select."""
+    """The family that config.json selects, by the classes of the folder's own code, architectures or model_type."""
     found = read_json(config)
-    named = [*(found.get("architectures") or []), found.get("model_type")]
+    own = [str(name).rpartition(".")[2] for name in (found.get("auto_map") or {}).values()]
+    named = [*own, *(found.get("architectures") or []), found.get("model_type")]
     for name in named:
         for entry in FAMILIES:
             if name in entry.architectures:
@@ -184,7 +193,7 @@ def _from_elsewhere(spec: ModelSpec) -> Encoder | SearchModel:
         return _from_mteb(replace(spec, name=name))
     cached = snapshot(spec.name, spec.revision)
     if cached is not None:
-        family = _family(SENTENCE) if (cached / "modules.json").is_file() else None
+        family = _marked_family(cached) or (_family(SENTENCE) if (cached / "modules.json").is_file() else None)
         if family is not None or (cached / "config.json").is_file():
             return _make(spec, family or _family_of(cached / "config.json", spec))
     known = [name for entry in FAMILIES for name in entry.members] + list(MODEL_REGISTRY)

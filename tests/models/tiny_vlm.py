@@ -111,7 +111,7 @@ def build_gemma3(upstream: str, folder: Path, seed: int = 0) -> None:
 QWEN_TOKENS = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
 
 
-def _qwen_tokenizer() -> tuple[Any, dict[str, Any]]:
+def qwen_tokenizer() -> tuple[Any, dict[str, Any]]:
     """A tokenizer, and the config's names of its special tokens."""
     specials = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
     tokenizer = build_tokenizer(specials, extra_tokens=QWEN_TOKENS, max_length=2048)
@@ -126,7 +126,7 @@ def build_qwen(upstream: str, folder: Path, seed: int = 0) -> None:
     import colpali_engine.models as models
     from transformers import Qwen2_5_VLConfig, Qwen2VLConfig, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
-    tokenizer, ids = _qwen_tokenizer()
+    tokenizer, ids = qwen_tokenizer()
     images = Qwen2VLImageProcessor(size={"shortest_edge": 28 * 28, "longest_edge": 16 * 28 * 28})
     processor = models.ColQwen2Processor(
         image_processor=images, tokenizer=tokenizer, video_processor=Qwen2VLVideoProcessor()
@@ -148,7 +148,7 @@ def build_qwen3(upstream: str, folder: Path, seed: int = 0) -> None:
     import colpali_engine.models as models
     from transformers import Qwen2VLImageProcessor, Qwen3_5Config, Qwen3VLConfig, Qwen3VLVideoProcessor
 
-    tokenizer, ids = _qwen_tokenizer()
+    tokenizer, ids = qwen_tokenizer()
     images = Qwen2VLImageProcessor(patch_size=16, size={"shortest_edge": 32 * 32, "longest_edge": 16 * 32 * 32})
     processor = models.ColQwen3Processor(
         image_processor=images, tokenizer=tokenizer, video_processor=Qwen3VLVideoProcessor()

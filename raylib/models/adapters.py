@@ -1,0 +1,82 @@
+"""Models of transformers whose checkpoint may be a peft adapter (LoRA, DoRA) over another model.
+
+Published adapters have the weights' names of transformers 4. transformers' own `load_adapter` maps them to today's,
+which peft alone cannot.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from raylib.errors import ModelError, UserError
+from raylib.models.colpali import adapter_config
+from raylib.models.protocol import ModelSpec
+from raylib.models.weights import snapshot, source_identity
+
+
+def base_identity(place: str, revision: str | None) -> dict[str, Any] | None:
+    """Which weights an adapter checkpoint stands on; None for a whole model."""
+    config = adapter_config(place, revision)
+    if config is None:
+        return None
+    return source_identity(ModelSpec(config["base_model_name_or_path"], revision=config.get("revision")))
+
+
+def place_of(file: str, place: str, revision: str | None) -> tuple[str, str | None]:
+    """Name or folder, and revision, to read `file` from: the checkpoint, or the base of an adapter that lacks it."""
+    folder = Path(place) if os.path.isdir(place) else snapshot(place, revision)
+    if folder is None or (folder / file).is_file():
+        return place, revision
+    config = adapter_config(place, revision)
+    return (place, revision) if config is None else (config["base_model_name_or_path"], config.get("revision"))
+
+
+def load_with_adapter(upstream: Any, spec: ModelSpec, place: str, **options: Any) -> Any:
+    """`upstream.from_pretrained(place, **options)` with its adapter: the one that `place` is, or spec.adapter; merged
+    unless spec.merge is off.
+
+    upstream: a model class of transformers. Raises UserError for an adapter on an adapter and for a folder that is
+    none, ModelError where weights of either are missing: they would be random.
+    """
+    adapter, revision, from_hub = spec.adapter, spec.revision, {}
+    config = adapter_config(place, revision)
+    if config is not None:  # the revision asked for is the adapter's; the base has its own
+        if adapter is not None:
+            raise UserError(f"--adapter {adapter}: {place} is an adapter itself; name its base as --model")
+        adapter, from_hub = place, {"revision": revision}
+        place, revision = config["base_model_name_or_path"], config.get("revision")
+    model, report = upstream.from_pretrained(place, revision=revision, output_loading_info=True, **options)
+    missing = [key for key in report["missing_keys"] if not key.endswith("lm_head.weight")]
+    _refuse(spec, missing, f"weights of {type(model).__name__} are not in the checkpoint: they would be random")
+    if adapter is not None:
+        _add_adapter(spec, model, adapter, from_hub)
+    return model.eval()
+
+
+def _add_adapter(spec: ModelSpec, model: Any, adapter: str, from_hub: dict[str, Any]) -> None:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightRenaming
+
+    if os.path.isdir(adapter) and not (Path(adapter) / "adapter_config.json").is_file():
+        raise UserError(f"--adapter {adapter}: no adapter_config.json there; expected a folder that peft saved")
+    # peft saves DoRA's magnitudes without the ".weight" of the module that holds them; transformers leaves them so.
+    magnitudes = WeightRenaming(r"lora_magnitude_vector\.default$", "lora_magnitude_vector.default.weight")
+    mapping = [*get_model_conversion_mapping(model), magnitudes]
+    report = model.load_adapter(adapter, adapter_kwargs=from_hub, weight_mapping=mapping)
+    missing = [*report.missing_keys, *report.mismatched_keys]
+    _refuse(spec, missing, f"weights of the adapter {adapter} are missing")
+    _refuse(
+        spec, [k for k in report.unexpected_keys if "lora_" in k], f"weights of the adapter {adapter} have no place"
+    )
+    for layer in model.modules():
+        if spec.merge and isinstance(layer, BaseTunerLayer):
+            layer.merge()
+
+
+def _refuse(spec: ModelSpec, keys: list[Any], what: str) -> None:
+    if keys:
+        shown = ", ".join(str(key) for key in sorted(keys, key=str)[:3])
+        raise ModelError(f"{spec.name}: {len(keys)} {what} ({shown}). It was made for another model.")
