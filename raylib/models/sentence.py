@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 from functools import cached_property
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from raylib.errors import ModelError, UnsupportedOptionError, UserError
 from raylib.models.families import Family
+from raylib.models.instructions import task_instruction
 from raylib.models.loading import to_numpy, with_adapter
 from raylib.models.pooling import normalise, truncate
 from raylib.models.protocol import ModelSpec
@@ -118,15 +118,9 @@ class SentenceEncoder(TorchEncoder):
 
     def _instruction(self, task: TaskMetadata, role: Role | None) -> str | None:
         """As InstructSentenceTransformerModel with apply_instruction_to_passages=False."""
-        from mteb.models.abs_encoder import AbsEncoder
-        from mteb.types import PromptType
-
         if role == "document":
             return self._own_prompt(role)
-        defaults: Any = SimpleNamespace(prompts_dict=None, prompt_priority=AbsEncoder.prompt_priority)
-        text: Any = AbsEncoder.get_instruction(defaults, task, PromptType(role) if role else None)
-        if isinstance(text, dict):
-            text = next(iter(text.values()), "")
+        text = task_instruction(task, role)
         return self.family.settings["query_instruction"].format(instruction=text) if text else ""
 
     # The two halves.
