@@ -6,14 +6,29 @@ which peft alone cannot.
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from raylib.errors import ModelError, UserError
-from raylib.models.colpali import adapter_config
 from raylib.models.protocol import ModelSpec
 from raylib.models.weights import snapshot, source_identity
+
+
+def adapter_config(place: str, revision: str | None) -> dict[str, Any] | None:
+    """The peft configuration of a checkpoint that is an adapter over another model; None for a whole model."""
+    folder = Path(place) if os.path.isdir(place) else snapshot(place, revision)
+    path = folder / "adapter_config.json" if folder else None
+    if path is not None and path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))
+    if folder is not None:
+        return None
+    from transformers.utils.peft_utils import find_adapter_config_file
+
+    found = find_adapter_config_file(place, revision=revision)
+    return None if found is None else json.loads(Path(found).read_text(encoding="utf-8"))
 
 
 def base_identity(place: str, revision: str | None) -> dict[str, Any] | None:
@@ -33,12 +48,15 @@ def place_of(file: str, place: str, revision: str | None) -> tuple[str, str | No
     return (place, revision) if config is None else (config["base_model_name_or_path"], config.get("revision"))
 
 
-def load_with_adapter(upstream: Any, spec: ModelSpec, place: str, **options: Any) -> Any:
+def load_with_adapter(
+    upstream: Any, spec: ModelSpec, place: str, *, adapter_names: Mapping[str, str] | None = None, **options: Any
+) -> Any:
     """`upstream.from_pretrained(place, **options)` with its adapter: the one that `place` is, or spec.adapter; merged
     unless spec.merge is off.
 
-    upstream: a model class of transformers. Raises UserError for an adapter on an adapter and for a folder that is
-    none, ModelError where weights of either are missing: they would be random.
+    upstream: a model class of transformers. adapter_names: pattern → name, of weights of an adapter that transformers
+    does not map by itself. Raises UserError for an adapter on an adapter and for a folder that is none, ModelError
+    where weights of either are missing: they would be random.
     """
     adapter, revision, from_hub = spec.adapter, spec.revision, {}
     config = adapter_config(place, revision)
@@ -51,11 +69,13 @@ def load_with_adapter(upstream: Any, spec: ModelSpec, place: str, **options: Any
     missing = [key for key in report["missing_keys"] if not key.endswith("lm_head.weight")]
     _refuse(spec, missing, f"weights of {type(model).__name__} are not in the checkpoint: they would be random")
     if adapter is not None:
-        _add_adapter(spec, model, adapter, from_hub)
+        _add_adapter(spec, model, adapter, from_hub, adapter_names)
     return model.eval()
 
 
-def _add_adapter(spec: ModelSpec, model: Any, adapter: str, from_hub: dict[str, Any]) -> None:
+def _add_adapter(
+    spec: ModelSpec, model: Any, adapter: str, from_hub: dict[str, Any], names: Mapping[str, str] | None
+) -> None:
     from peft.tuners.tuners_utils import BaseTunerLayer
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightRenaming
@@ -64,7 +84,7 @@ def _add_adapter(spec: ModelSpec, model: Any, adapter: str, from_hub: dict[str, 
         raise UserError(f"--adapter {adapter}: no adapter_config.json there; expected a folder that peft saved")
     # peft saves DoRA's magnitudes without the ".weight" of the module that holds them; transformers leaves them so.
     magnitudes = WeightRenaming(r"lora_magnitude_vector\.default$", "lora_magnitude_vector.default.weight")
-    mapping = [*get_model_conversion_mapping(model), magnitudes]
+    mapping = [*get_model_conversion_mapping(model, key_mapping=dict(names) if names else None), magnitudes]
     report = model.load_adapter(adapter, adapter_kwargs=from_hub, weight_mapping=mapping)
     missing = [*report.missing_keys, *report.mismatched_keys]
     _refuse(spec, missing, f"weights of the adapter {adapter} are missing")

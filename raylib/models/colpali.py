@@ -6,7 +6,6 @@ Method: Faysse et al., "ColPali: Efficient Document Retrieval with Vision Langua
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raylib.errors import ModelError, UserError
+from raylib.models.adapters import adapter_config, base_identity, load_with_adapter
 from raylib.models.families import Family
 from raylib.models.loading import rgb, text_and_image, to_numpy
 from raylib.models.protocol import ModelSpec, TokenGrid
 from raylib.models.token_grid import page_grids, words_of_tokens
 from raylib.models.torch_encoder import TorchEncoder
-from raylib.models.weights import snapshot, source_identity
 from raylib.types import Batch, Embeddings, EncodeContext, Role, Tensors
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ class ColPaliEngineEncoder(TorchEncoder):
     @property
     def settings(self) -> Mapping[str, Any]:
         upstream = {name: self.family.settings[name] for name in ("model", "processor", "fusion")}
-        base = {"base": _base_identity(self.location, self.spec.revision)}
+        base = {"base": base_identity(self.location, self.spec.revision)}
         return {**upstream, **base, "pooling": self.pooling, "max_pixels": self.spec.max_pixels}
 
     def load_processor(self) -> Any:
@@ -84,49 +83,16 @@ class ColPaliEngineEncoder(TorchEncoder):
         import colpali_engine.models
 
         upstream = getattr(colpali_engine.models, self.family.settings["model"])
-        place, revision, adapter = self.location, self.spec.revision, self.spec.adapter
-        config = adapter_config(place, revision)
-        if config is not None:  # as MTEB: the revision asked for is the adapter's, the base has its own
-            if adapter is not None:
-                raise UserError(f"--adapter {adapter}: {place} is an adapter itself; name its base as --model")
-            adapter, place, revision = place, config["base_model_name_or_path"], config.get("revision")
         names = self.family.settings.get("key_mapping")
         options = {} if names is None else {"key_mapping": dict(names)}
-        options |= {"revision": revision, "output_loading_info": True, **self.weights_options()}
-        model, report = upstream.from_pretrained(place, **options)
-        missing = [key for key in report["missing_keys"] if not key.endswith("lm_head.weight")]
-        self._refuse(missing, f"weights of {upstream.__name__} are not in the checkpoint: they would be random")
-        if adapter is not None:
-            names = names or getattr(upstream, "_checkpoint_conversion_mapping", {})
-            self._load_adapter(model, adapter, {} if config is None else {"revision": self.spec.revision}, names)
+        names = names or getattr(upstream, "_checkpoint_conversion_mapping", {})
+        options |= self.weights_options()
+        model = load_with_adapter(upstream, self.spec, self.location, adapter_names=names, **options)
         return _headless(model)
 
     @property
     def adapted(self) -> bool:
         return super().adapted or adapter_config(self.location, self.spec.revision) is not None
-
-    def _load_adapter(self, model: Any, place: str, options: dict[str, Any], names: Mapping[str, str]) -> None:
-        """Add a LoRA to `model`, beside its weights as upstream does, and merge it where asked.
-
-        Not `with_adapter`: published adapters have the weights' names of transformers 4, which peft alone cannot map.
-        """
-        from peft.tuners.tuners_utils import BaseTunerLayer
-        from transformers.conversion_mapping import get_model_conversion_mapping
-
-        mapping = get_model_conversion_mapping(model, key_mapping=dict(names))
-        report = model.load_adapter(place, adapter_kwargs=options, weight_mapping=mapping)
-        self._refuse([*report.missing_keys, *report.mismatched_keys], f"weights of the adapter {place} are missing")
-        self._refuse(
-            [k for k in report.unexpected_keys if "lora_" in k], f"weights of the adapter {place} have no place"
-        )
-        for layer in model.modules():
-            if self.spec.merge and isinstance(layer, BaseTunerLayer):
-                layer.merge()
-
-    def _refuse(self, keys: list[Any], what: str) -> None:
-        if keys:
-            shown = ", ".join(str(key) for key in sorted(keys)[:3])
-            raise ModelError(f"{self.spec.name}: {len(keys)} {what} ({shown}). It was made for another model.")
 
     def default_prompt(self, task: TaskMetadata | None, role: Role | None) -> str | None:
         del task, role  # queries and documents are processed alike
@@ -255,25 +221,3 @@ def left_aligned(inputs: Tensors) -> Tensors:
         name: np.take_along_axis(array, order, axis=1) if array.shape == mask.shape else array
         for name, array in inputs.items()
     }
-
-
-def adapter_config(place: str, revision: str | None) -> dict[str, Any] | None:
-    """The peft configuration of a checkpoint that is an adapter over another model; None for a whole model."""
-    folder = Path(place) if os.path.isdir(place) else snapshot(place, revision)
-    path = folder / "adapter_config.json" if folder else None
-    if path is not None and path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))
-    if folder is not None:
-        return None
-    from transformers.utils.peft_utils import find_adapter_config_file
-
-    found = find_adapter_config_file(place, revision=revision)
-    return None if found is None else json.loads(Path(found).read_text(encoding="utf-8"))
-
-
-def _base_identity(place: str, revision: str | None) -> dict[str, Any] | None:
-    """Which weights an adapter checkpoint stands on; None for a whole model."""
-    config = adapter_config(place, revision)
-    if config is None:
-        return None
-    return source_identity(ModelSpec(config["base_model_name_or_path"], revision=config.get("revision")))
