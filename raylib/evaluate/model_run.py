@@ -59,6 +59,7 @@ class ModelRun:
         self._plan: Plan | None = None
         self._planned: dict[str, SubsetKeys] = {}
         self._timings: dict[str, float] = {}
+        self._asked: list[str] = []
         self._waiting = 0
         self._score_start = 0.0
         self.stopping = False
@@ -74,6 +75,7 @@ class ModelRun:
     def plan(self, tasks: Sequence[LoadedTask]) -> bool:
         """Name every content of every task that this model can do."""
         start = time.perf_counter()
+        self._asked = [loaded.name for loaded in tasks]
         try:
             self.summary.fingerprint = self.fingerprint
             self.meta = model_meta(self.model, self.config.experiment())
@@ -293,7 +295,11 @@ class ModelRun:
             self._exact.close()
 
     def finish(self) -> None:
-        """Write the run summary."""
+        """Write the run summary. Results come in the order in which tasks were asked for, whatever was done first."""
+        asked = {name: at for at, name in enumerate(self._asked)}
+        self.task_results.sort(key=lambda result: asked[result.task_name])
+        self.summary.task_results.sort(key=lambda entry: asked[entry["task_name"]])
+        self.summary.tasks_failed.sort(key=lambda entry: asked.get(entry["task_name"], -1))
         self.summary.timings = {name: round(seconds, 3) for name, seconds in self._timings.items()}
         path = self.summary.write(self.config.output_folder)
         if self.summary.status != "success":

@@ -148,6 +148,17 @@ def test_one_more_task_encodes_only_what_is_new(place, scored, capsys):
     assert "encoding 13 contents, 7 of 20 are in the store" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("asked", [[V1, V2], [V2, V1]])
+def test_results_come_in_the_order_of_the_tasks_whatever_was_scored_first(place, scored, asked):
+    write_v1(place.data, pages=PAGES[:2])
+    write_v2(place.data)
+    outcome = place.run(tasks=asked)
+
+    assert scored == [V2, V1], "the longest first"
+    assert [result.task_name for result in outcome.task_results[LETTERS]] == asked
+    assert [entry["task_name"] for entry in place.summaries()[-1]["results"]["task_results"]] == asked
+
+
 def test_a_page_is_encoded_once_for_all_languages(place):
     write_v2(place.data)
     outcome = place.run(tasks=[V2])
