@@ -1,16 +1,18 @@
 """Two-tower image and text models of transformers: CLIP, SigLIP, SigLIP 2.
 
 Vectors are those of MTEB's CLIPModel and SiglipModelWrapper: not normalised, and for a content with text and image
-the sum of both. They are compared by cosine.
+the sum of both (or, with --fusion, their mean, or both side by side). They are compared by cosine.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from raylib.errors import UserError
 from raylib.models.families import Family
 from raylib.models.loading import rgb, to_numpy, with_adapter
+from raylib.models.pooling import fuse, fusion_name
 from raylib.models.protocol import ModelSpec
 from raylib.models.torch_encoder import TorchEncoder
 from raylib.types import Batch, Embeddings, EncodeContext, Tensors
@@ -25,12 +27,18 @@ _IMAGE_INPUTS = ("pixel_values", "pixel_attention_mask", "spatial_shapes")
 class ClipEncoder(TorchEncoder):
     """family.settings: padding (of texts: True or "max_length"), over_white (what a transparent pixel shows)."""
 
+    supported_options: ClassVar[frozenset[str]] = TorchEncoder.supported_options | {"fusion"}
     similarity = "cosine"
 
     def __init__(self, spec: ModelSpec, family: Family) -> None:
         super().__init__(spec, family)
+        self.fusion = fusion_name(spec.fusion)
         self.modalities = frozenset({"text", "image"})
         self.fuses = True
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return {} if self.fusion == "sum" else {"fusion": self.fusion}
 
     def load_processor(self) -> Any:
         from transformers import AutoConfig, AutoProcessor
@@ -83,6 +91,6 @@ class ClipEncoder(TorchEncoder):
             if "pixel_values" in inputs:
                 images = {name: inputs[name] for name in _IMAGE_INPUTS if name in inputs}
                 pictures = self.model.get_image_features(**images).pooler_output
-                vectors = pictures if vectors is None else vectors + pictures
+                vectors = pictures if vectors is None else fuse(vectors, pictures, self.fusion)
         assert vectors is not None, "preprocess gives texts or images"
         return Embeddings.from_dense(to_numpy(vectors, self.dtype))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from raylib.errors import ModelError, UserError
 from raylib.models.adapters import adapter_config, base_identity, load_with_adapter
 from raylib.models.families import Family
 from raylib.models.loading import rgb, text_and_image, to_numpy
+from raylib.models.pooling import fuse, fusion_name
 from raylib.models.protocol import ModelSpec, TokenGrid
 from raylib.models.token_grid import page_grids, words_of_tokens
 from raylib.models.torch_encoder import TorchEncoder
@@ -36,17 +37,21 @@ class ColPaliEngineEncoder(TorchEncoder):
 
     family.settings: model, processor (class names in colpali_engine.models); query_prefix (the prompt of every text, of
     queries and documents alike, as in MTEB's wrappers); fusion, for a content with text and image: "concat" (the
-    text's vectors, then the image's), "sum" (of both vectors, not normalised again and compared by dot product) or
-    "image" (the text is not looked at); tile (side in pixels of one visual token, where the processor takes a budget
+    text's vectors, then the image's), "sum" (of both vectors, not normalised again and compared by dot product, as in
+    MTEB; a dense family has --fusion, whose sums and means are normalised) or "image" (the text is not looked at); tile (side in pixels of one visual token, where the processor takes a budget
     of pixels); poolings (the first is the default); prefix_attention (True for PaliGemma, see `process_texts`);
     key_mapping (pattern → name, of weights in checkpoints older than transformers 5, where upstream has lost it);
     options (further options of a subclass).
     """
 
+    always_unit: ClassVar[bool] = False
+    """True where fused vectors are of length 1 unasked."""
+
     def __init__(self, spec: ModelSpec, family: Family) -> None:
         options = {*TorchEncoder.supported_options, *family.settings.get("options", ())}
         options |= {"max_pixels"} if "tile" in family.settings else set()
         options |= {"pooling"} if "poolings" in family.settings else set()
+        options |= {"fusion"} if family.kind == "dense" else set()
         self.supported_options = frozenset(options)  # pyright: ignore[reportAttributeAccessIssue]  # differs by family
         super().__init__(spec, family)
         self.late = family.kind == "late-interaction"
@@ -54,15 +59,19 @@ class ColPaliEngineEncoder(TorchEncoder):
         self.modalities = frozenset({"text", "image"})
         self.fuses = True
         self.pooling = _pooling(spec, family.settings.get("poolings"))
+        self.fusion = fusion_name(spec.fusion, family.settings["fusion"])
+        self.unit_fusion = self.always_unit or spec.fusion is not None
         smallest = family.settings.get("tile", 0) ** 2
         if spec.max_pixels is not None and spec.max_pixels < smallest:
             raise UserError(f"--max-pixels is {spec.max_pixels}; {family.name} needs {smallest}, one visual token")
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        upstream = {name: self.family.settings[name] for name in ("model", "processor", "fusion")}
+        upstream = {name: self.family.settings[name] for name in ("model", "processor")}
+        unit = self.unit_fusion and not self.always_unit and self.fusion != "concat"
+        fusion = f"{self.fusion}, normalised" if unit else self.fusion
         base = {"base": base_identity(self.location, self.spec.revision)}
-        return {**upstream, **base, "pooling": self.pooling, "max_pixels": self.spec.max_pixels}
+        return {**upstream, **base, "fusion": fusion, "pooling": self.pooling, "max_pixels": self.spec.max_pixels}
 
     def load_processor(self) -> Any:
         import colpali_engine.models
@@ -109,7 +118,7 @@ class ColPaliEngineEncoder(TorchEncoder):
             tensors |= _arrays("text", self.process_texts([context.prompt + text for text in texts]), len(texts))
         if images is not None:
             pages = [rgb(image, over_white=False) for image in images]
-            tensors |= _arrays("image", self.process_images(pages), len(pages))
+            tensors |= _arrays("image", self.process_images(pages, context.prompt), len(pages))
         return tensors
 
     def process_texts(self, texts: list[str]) -> Mapping[str, Any]:
@@ -121,7 +130,9 @@ class ColPaliEngineEncoder(TorchEncoder):
             inputs["token_type_ids"] = np.zeros(inputs["input_ids"].shape, dtype=np.int64)
         return inputs
 
-    def process_images(self, pages: list[Any]) -> Mapping[str, Any]:
+    def process_images(self, pages: list[Any], prompt: str) -> Mapping[str, Any]:
+        """Upstream's tokens and pixels of pages. Their prompt is part of the model: `prompt` is of texts."""
+        del prompt
         return self.processor.process_images(pages)
 
     def forward(self, tensors: Tensors) -> Embeddings:
@@ -150,7 +161,10 @@ class ColPaliEngineEncoder(TorchEncoder):
         """The vectors of contents that hold both, from those of their parts."""
         if self.late:
             return Embeddings.from_list([np.concatenate(pair) for pair in zip(text, image, strict=True)])
-        return Embeddings.from_dense(text.dense() + image.dense())
+        import torch
+
+        vectors = [torch.from_numpy(part.dense()) for part in (text, image)]
+        return Embeddings.from_dense(fuse(*vectors, self.fusion, unit=self.unit_fusion).numpy())
 
     def token_grid(self, batch: Batch) -> list[TokenGrid | None]:
         """Of late-interaction families; the vectors of a text come before those of the page."""

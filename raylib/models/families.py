@@ -129,12 +129,16 @@ COLPALI_ENGINE: tuple[Family, ...] = (
         "ColModernVBertProcessor",
         {"ModernVBERT/colmodernvbert": Member(128, 8192, "9052fc0ef8acf9fb764681ce0315a7f89ea7d276")},
     ),
-    _colpali_engine(
-        "colgemma3",
-        "ColGemma3",
-        "ColGemmaProcessor3",
-        {"Cognitive-Lab/ColNetraEmbed": Member(128, 131072)},
-        key_mapping=_ADAPTER_HEAD | _OLD_GEMMA,
+    dataclasses.replace(
+        _colpali_engine(
+            "colgemma3",
+            "ColGemma3",
+            "ColGemmaProcessor3",
+            {"Cognitive-Lab/ColNetraEmbed": Member(128, 131072)},
+            query_prefix="Query: ",
+            key_mapping=_ADAPTER_HEAD | _OLD_GEMMA,
+        ),
+        encoder="raylib.models.gemma:GemmaEncoder",
     ),
     # BiPaliProcessor loads no tokenizer under transformers 5; it is ColPaliProcessor but for its score().
     _colpali_engine("bipali", "BiPali", "ColPaliProcessor", {}, prefix_attention=True),

@@ -1,7 +1,8 @@
-"""BiGemma3: dense Matryoshka vectors of texts and page images from Gemma 3 (https://arxiv.org/abs/2503.19786).
+"""BiGemma3 and ColGemma3: vectors of texts and page images from Gemma 3 (https://arxiv.org/abs/2503.19786).
 
-Tokens are those of colpali-engine's BiGemmaProcessor3, whose models were trained on them. Different from it: images go
-through the processor as one batch (all have one length), pooling finds the real tokens under any padding, and any
+Contents are turns of Gemma 3's chat format, as in colpali-engine's processors. Different from those: a turn has one
+<bos>, where theirs has two (the chat template gives one, and tokenising its text adds another); images go through the
+processor as one batch (all have one length). Of BiGemma3, pooling finds the real tokens under any padding, and any
 dimension up to the hidden size can be asked for.
 """
 
@@ -9,16 +10,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from raylib.errors import UserError
 from raylib.models.colpali import ColPaliEngineEncoder
 from raylib.models.families import Family
-from raylib.models.loading import to_numpy
+from raylib.models.loading import check_embedding_dim, to_numpy
 from raylib.models.pooling import normalise, pool, truncate
 from raylib.models.protocol import ModelSpec
 from raylib.types import Embeddings, Tensors
@@ -26,20 +23,52 @@ from raylib.types import Embeddings, Tensors
 IMAGE_PROMPT = "Describe this image"
 
 
-class BiGemmaEncoder(ColPaliEngineEncoder):
-    """One unit vector per content: final hidden states pooled ("last", "mean" or "cls", over real tokens), cut to
-    --embedding-dim, then normalised. A content with text and image: the sum of both, normalised.
+class GemmaEncoder(ColPaliEngineEncoder):
+    """ColGemma3: one unit vector per real token of a chat turn.
 
-    family.settings: as for ColPaliEngineEncoder; the prompt stands inside the chat turn.
+    family.settings: as for ColPaliEngineEncoder. The prompt stands inside the turn: before a text, and after an image,
+    which has IMAGE_PROMPT there under the family's own prompt.
     """
+
+    ENCODING_VERSION = 2
+
+    def process_texts(self, texts: list[str]) -> Mapping[str, Any]:
+        turns = [self._turn([{"type": "text", "text": text}]) for text in texts]
+        return self._tokens(turns)
+
+    def process_images(self, pages: list[Any], prompt: str) -> Mapping[str, Any]:
+        asked = IMAGE_PROMPT if prompt == self.family.settings["query_prefix"] else prompt
+        words = [{"type": "text", "text": asked}] if asked else []
+        turns = [self._turn([{"type": "image"}, *words])] * len(pages)
+        return self._tokens(turns, images=[[page] for page in pages])
+
+    def _turn(self, content: list[dict[str, str]]) -> str:
+        """A user's turn in the model's chat format, without the start of an answer."""
+        messages = [{"role": "user", "content": content}]
+        return self.processor.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
+
+    def _tokens(self, turns: list[str], **images: Any) -> Mapping[str, Any]:
+        """The tokenizer adds its <bos> only where the chat template has none."""
+        bos = self.processor.tokenizer.bos_token
+        complete = bos is not None and all(turn.startswith(bos) for turn in turns)
+        options = {"add_special_tokens": not complete, "padding": "longest", "return_tensors": "pt"}
+        return self.processor(text=turns, **images, **options)
+
+
+class BiGemmaEncoder(GemmaEncoder):
+    """One unit vector per content: final hidden states pooled ("last", "mean" or "cls", over real tokens), cut to
+    --embedding-dim, then normalised. A content with text and image: the sum or mean of both, normalised, or both side
+    by side.
+
+    family.settings: as for GemmaEncoder.
+    """
+
+    always_unit = True
 
     def __init__(self, spec: ModelSpec, family: Family) -> None:
         super().__init__(spec, family)
         self.similarity = "cosine"
-        width = self._width()
-        if spec.embedding_dim is not None and not 0 < spec.embedding_dim <= (width or spec.embedding_dim):
-            most = f"at most {width}" if width else "1 or more"
-            raise UserError(f"--embedding-dim is {spec.embedding_dim}; {spec.name} gives {most}, such as 768 or 1536")
+        check_embedding_dim(spec, self._width())
 
     def _width(self) -> int | None:
         """The hidden size, where the table or a local config.json tells it; else `truncate` finds out later."""
@@ -54,23 +83,6 @@ class BiGemmaEncoder(ColPaliEngineEncoder):
     def settings(self) -> Mapping[str, Any]:
         return {**super().settings, "embedding_dim": self.spec.embedding_dim}
 
-    def process_texts(self, texts: list[str]) -> Mapping[str, Any]:
-        turns = [self._turn([{"type": "text", "text": text}]) for text in texts]
-        return self.processor(text=turns, return_tensors="pt", padding="longest")
-
-    def process_images(self, pages: list[Any]) -> Mapping[str, Any]:
-        turns = [self._image_turn] * len(pages)
-        return self.processor(text=turns, images=[[page] for page in pages], return_tensors="pt", padding="longest")
-
-    @cached_property
-    def _image_turn(self) -> str:
-        return self._turn([{"type": "image"}, {"type": "text", "text": IMAGE_PROMPT}])
-
-    def _turn(self, content: list[dict[str, str]]) -> str:
-        """A user's turn in the model's chat format, without the start of an answer."""
-        messages = [{"role": "user", "content": content}]
-        return self.processor.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=False)
-
     def embed(self, inputs: Tensors) -> Embeddings:
         import torch
         from transformers import Gemma3Model
@@ -82,8 +94,3 @@ class BiGemmaEncoder(ColPaliEngineEncoder):
             hidden = backbone(self.model, **on_device, use_cache=False).last_hidden_state
             vectors = truncate(pool(hidden, on_device["attention_mask"], self.pooling), self.spec.embedding_dim)
             return Embeddings.from_dense(to_numpy(normalise(vectors), self.dtype))
-
-    def fuse(self, text: Embeddings, image: Embeddings) -> Embeddings:
-        vectors = text.dense().astype(np.float32) + image.dense().astype(np.float32)
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return Embeddings.from_dense((vectors / np.maximum(lengths, 1e-12)).astype(text.values.dtype))

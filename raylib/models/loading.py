@@ -29,6 +29,13 @@ def dtype_name(spec: ModelSpec, default: str = "float32") -> str:
     return name
 
 
+def check_embedding_dim(spec: ModelSpec, width: int | None) -> None:
+    """Raises UserError for an --embedding-dim below 1 or above `width`, the model's own, where that is known."""
+    if spec.embedding_dim is not None and not 0 < spec.embedding_dim <= (width or spec.embedding_dim):
+        expected = f"1 to {width}, the width of its vectors" if width else "1 or more"
+        raise UserError(f"--embedding-dim is {spec.embedding_dim}; {spec.name} has {expected}")
+
+
 ATTENTION = ("sdpa", "eager", "flash_attention_2")
 
 

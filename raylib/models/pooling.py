@@ -1,4 +1,4 @@
-"""Token vectors → one vector per content. Pure functions over torch tensors, whatever the padding side."""
+"""Token vectors, or those of a text and an image → one vector per content. Pure functions over torch tensors."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import torch
 
 POOLINGS = ("cls", "mean", "last")
+FUSIONS = ("sum", "mean", "concat")
 
 
 def pool(hidden: torch.Tensor, mask: torch.Tensor, how: str) -> torch.Tensor:
@@ -51,3 +52,29 @@ def normalise(vectors: torch.Tensor) -> torch.Tensor:
     import torch
 
     return torch.nn.functional.normalize(vectors.to(torch.float32), p=2.0, dim=-1).to(vectors.dtype)
+
+
+def fusion_name(asked: str | None, default: str = "sum") -> str:
+    """The fusion of --fusion, else the family's. Raises UserError for a name that is not in FUSIONS."""
+    if asked is not None and asked not in FUSIONS:
+        raise UserError(f"--fusion is {asked!r}; expected one of {', '.join(FUSIONS)}")
+    return asked or default
+
+
+def fuse(text: torch.Tensor, image: torch.Tensor, how: str, *, unit: bool = False) -> torch.Tensor:
+    """One vector for each content that holds both: text and image [n, dim] → [n, dim], or [n, 2 · dim] for "concat",
+    the text's first; in their dtype, computed in float32.
+
+    unit: sums and means are brought to length 1; parts that are concatenated stay as they are. Raises UserError for a
+    name that is not in FUSIONS.
+    """
+    import torch
+
+    fusion_name(how)
+    assert text.shape == image.shape, "both are vectors of one model for the same contents"
+    if how == "concat":
+        return torch.cat([text, image], dim=-1)
+    both = text.to(torch.float32) + image.to(torch.float32)
+    if how == "mean":
+        both = both / 2
+    return (normalise(both) if unit else both).to(text.dtype)

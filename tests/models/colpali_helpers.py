@@ -36,7 +36,6 @@ PROCESSOR = {
     "BiIdefics3": "BiIdefics3Processor",
     "ColModernVBert": "ColModernVBertProcessor",
     "BiModernVBert": "BiModernVBertProcessor",
-    "ColGemma3": "ColGemmaProcessor3",
 }
 PREFIX = dict.fromkeys(("ColPali", "ColQwen2", "ColQwen2_5", "ColIdefics3"), "Query: ")
 """What MTEB's wrappers put before a text; the others put nothing."""
@@ -64,9 +63,7 @@ def run(model: Any, inputs: Mapping[str, Any], **options: Any) -> np.ndarray:
 
 
 def query_inputs(upstream: str, processor: Any, texts: list[str]) -> Any:
-    """As MTEB's ColPaliEngineWrapper; ColGemma3, which MTEB lacks, as upstream's own process_queries."""
-    if upstream == "ColGemma3":
-        return processor.process_queries(texts)
+    """As MTEB's ColPaliEngineWrapper."""
     suffix = processor.query_augmentation_token * 10
     return processor.process_texts([PREFIX.get(upstream, "") + text + suffix for text in texts])
 
