@@ -193,7 +193,7 @@ class _Forward:
                     vectors.append(encoded.embeddings)
         finally:
             if vectors:
-                self.shelf.write(keys, Embeddings.concatenate(vectors))
+                self.shelf.write_batches(keys, vectors)
 
 
 def _one_row(value: Any) -> pa.Table:

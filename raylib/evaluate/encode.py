@@ -279,5 +279,5 @@ class WriteBuffer:
 
     def flush(self) -> None:
         if self._keys:
-            self._shelf.write(self._keys, Embeddings.concatenate(self._parts))
+            self._shelf.write_batches(self._keys, self._parts)
         self._clear()

@@ -38,10 +38,10 @@ class ColPaliEngineEncoder(TorchEncoder):
     family.settings: model, processor (class names in colpali_engine.models); query_prefix (the prompt of every text, of
     queries and documents alike, as in MTEB's wrappers); fusion, for a content with text and image: "concat" (the
     text's vectors, then the image's), "sum" (of both vectors, not normalised again and compared by dot product, as in
-    MTEB; a dense family has --fusion, whose sums and means are normalised) or "image" (the text is not looked at); tile (side in pixels of one visual token, where the processor takes a budget
-    of pixels); poolings (the first is the default); prefix_attention (True for PaliGemma, see `process_texts`);
-    key_mapping (pattern → name, of weights in checkpoints older than transformers 5, where upstream has lost it);
-    options (further options of a subclass).
+    MTEB; one that --fusion asks for is normalised) or "image" (the text is not looked at); tile (side in pixels of one
+    visual token, where the processor takes a budget of pixels); poolings (the first is the default); prefix_attention
+    (True for PaliGemma, see `process_texts`); key_mapping (pattern → name, of weights in checkpoints older than
+    transformers 5, where upstream has lost it); options (further options of a subclass).
     """
 
     always_unit: ClassVar[bool] = False

@@ -135,10 +135,27 @@ def blocks(
         yield _joined(held, similarity)
 
 
+def check_dims(queries: int, documents: int) -> None:
+    """Raises UserError where the vectors of queries and documents have different dims."""
+    if queries != documents:
+        raise UserError(
+            f"queries have {queries} dimensions, documents {documents}; encode both with one model"
+            + _fusion_advice({queries, documents})
+        )
+
+
+def _fusion_advice(dims: set[int]) -> str:
+    """What may have made some vectors twice as wide as others."""
+    if len(dims) == 2 and max(dims) == 2 * min(dims):
+        return " (under --fusion concat contents with text and image are twice as wide: take sum or mean)"
+    return ""
+
+
 def _joined(held: list[tuple[np.ndarray, Embeddings]], similarity: Similarity) -> Block:
-    if len({vectors.dim for _, vectors in held}) > 1:
-        dims = " and ".join(sorted({str(vectors.dim) for _, vectors in held}))
-        raise UserError(f"documents have {dims} dimensions; encode all with one model")
+    dims = {vectors.dim for _, vectors in held}
+    if len(dims) > 1:
+        found = " and ".join(map(str, sorted(dims)))
+        raise UserError(f"documents have {found} dimensions; encode all with one model{_fusion_advice(dims)}")
     if len(held) == 1:
         return prepare(*held[0], similarity, "document")
     if len({vectors.values.dtype for _, vectors in held}) > 1:

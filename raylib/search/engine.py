@@ -16,8 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raylib.errors import UserError
-from raylib.search.blocks import Block, prepare
+from raylib.search.blocks import Block, check_dims, prepare
 from raylib.search.canonical import exact_block, exact_pairs, rounding_bound
 from raylib.search.compress import estimates
 from raylib.search.dense import nearest
@@ -83,10 +82,7 @@ class Search:
 
     def add(self, block: Block) -> None:
         """Raises UserError where documents have other dims than queries."""
-        if block.vectors.dim != self._dim:
-            raise UserError(
-                f"queries have {self._dim} dimensions, documents {block.vectors.dim}; encode both with one model"
-            )
+        check_dims(self._dim, block.vectors.dim)
         owned = self._ranks_C[block.contents_N] >= 0
         if not owned.all():
             block = block.take(np.flatnonzero(owned))

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from raylib.errors import UserError
-from raylib.search.blocks import blocks, prepare
+from raylib.search.blocks import blocks, check_dims, prepare
 from raylib.search.canonical import exact_block
 from raylib.search.engine import Search, content_ranks, documents_of
 from raylib.search.options import SearchOptions
@@ -20,8 +19,7 @@ def score(queries: Embeddings, documents: Embeddings, similarity: Similarity) ->
     "cosine" normalises both sides; "dot" does not; "maxsim" sums over query tokens the best document token. Raises
     UserError for different dims, BadVectorError for NaN, infinite numbers and contents without a vector.
     """
-    if queries.dim != documents.dim:
-        raise UserError(f"queries have {queries.dim} dimensions, documents {documents.dim}; encode both with one model")
+    check_dims(queries.dim, documents.dim)
     query = prepare(np.arange(len(queries)), queries, similarity, "query")
     document = prepare(np.arange(len(documents)), documents, similarity, "document")
     return exact_block(query.vectors, document.vectors, similarity)

@@ -8,8 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from raylib.errors import UserError
-from raylib.search.blocks import Block, prepare
+from raylib.search.blocks import Block, check_dims, prepare
 from raylib.search.canonical import exact_pairs
 from raylib.search.dense import Index
 from raylib.search.engine import Ranked
@@ -73,8 +72,7 @@ def rank_by_index(
     and documents of different dimensions; BadVectorError for vectors that cannot be compared.
     """
     side = prepare(np.arange(len(queries)), queries, similarity, "query")
-    if corpus.dim != queries.dim:
-        raise UserError(f"queries have {queries.dim} dimensions, documents {corpus.dim}; encode both with one model")
+    check_dims(queries.dim, corpus.dim)
     built = keep(lambda: _build(options.index or "", corpus, training_bytes))
     query_P, content_P = _candidates(built, side, k * options.oversample)
     best = TopK(len(side), max(1, min(k, corpus.n_contents)))

@@ -117,6 +117,19 @@ class Shelf:
             pq.write_table(table, stream, compression="none", write_page_checksum=True)
         return path
 
+    def write_batches(self, keys: Sequence[bytes], batches: Sequence[Embeddings]) -> None:
+        """Store batches under their keys, all of one width in one part: of a model that puts the vectors of text and
+        image side by side, contents with both are wider than the others."""
+        first = 0
+        wide: dict[int, tuple[list[bytes], list[Embeddings]]] = {}
+        for batch in batches:
+            chosen, parts = wide.setdefault(batch.dim, ([], []))
+            chosen += keys[first : first + len(batch)]
+            parts.append(batch)
+            first += len(batch)
+        for chosen, parts in wide.values():
+            self.write(chosen, Embeddings.concatenate(parts))
+
     def derived(self, name: str) -> Shelf:
         """The shelf for what is made of these vectors, e.g. "pool3"; in the same store."""
         return Shelf(self.root, hashlib.sha256(f"{self.fingerprint}|{name}".encode()).hexdigest())

@@ -57,14 +57,14 @@ def assert_same_directions(ours: np.ndarray, theirs: np.ndarray, max_difference:
     assert np.abs(ours - theirs).max() <= max_difference
 
 
-def save_siglip(directory: Path, *, naflex: bool = False) -> None:
-    """A random SigLIP (or SigLIP 2 NaFlex) checkpoint: 32-pixel images, 16 tokens."""
+def save_siglip(directory: Path, *, naflex: bool = False, limit: int = 16) -> None:
+    """A random SigLIP (or SigLIP 2 NaFlex) checkpoint: 32-pixel images, texts of `limit` tokens."""
     import transformers as t
 
-    tokenizer = build_tokenizer(WORDS, template="$A </s>", max_length=16)
+    tokenizer = build_tokenizer(WORDS, template="$A </s>", max_length=limit)
     tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    text = {**tower, **ids, "vocab_size": len(tokenizer), "max_position_embeddings": 16, "projection_size": 32}
+    text = {**tower, **ids, "vocab_size": len(tokenizer), "max_position_embeddings": limit, "projection_size": 32}
     vision: dict[str, Any] = {**tower, "patch_size": 16}
     with seeded(1):
         if naflex:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 import subprocess
 import sys
@@ -61,6 +62,47 @@ def test_vectors_are_those_of_mtebs_wrapper(models: dict[str, Path], kind: str, 
     batch = {name: {"text": TEXTS, "image": pictures()}[name] for name in columns}
     ours = vectors(encoder_for(models[kind], KINDS[kind]), **batch)
     assert_same_directions(ours, mteb_vectors(models[kind], kind, **batch), max_difference=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fusion_is_the_one_asked_for(models: dict[str, Path], kind: str) -> None:
+    batch = {"text": TEXTS, "image": pictures()}
+    text, image = (vectors(encoder_for(models[kind], KINDS[kind]), **{name: batch[name]}) for name in batch)
+    expected = {"sum": text + image, "mean": (text + image) / 2, "concat": np.concatenate([text, image], axis=1)}
+    fingerprints = {}
+    for how, wanted in expected.items():
+        encoder = encoder_for(models[kind], KINDS[kind], fusion=how)
+        assert_same_directions(vectors(encoder, **batch), wanted, max_difference=1e-6)
+        fingerprints[how] = encoder.fingerprint
+    assert len(set(fingerprints.values())) == 3
+    assert fingerprints["sum"] == encoder_for(models[kind], KINDS[kind]).fingerprint
+    with pytest.raises(UserError, match="--fusion is 'max'; expected one of sum, mean, concat"):
+        encoder_for(models[kind], KINDS[kind], fusion="max")
+
+
+@pytest.mark.parametrize(("kind", "limit"), [("clip", 77), ("siglip", 64), ("siglip", 16)])
+@pytest.mark.parametrize("said", [True, False], ids=["tokenizer says", "tokenizer does not say"])
+def test_texts_are_cut_at_the_towers_limit(kind: str, limit: int, said: bool, tmp_path: Path) -> None:
+    """77 is CLIP's, 64 SigLIP's and 16 that of siglip-so400m-patch14-224. MTEB's wrapper cuts where the tokenizer says
+    so; published tokenizers all do."""
+    build_clip(tmp_path) if kind == "clip" else save_siglip(tmp_path, limit=limit)
+    long, short = " ".join(["value"] * 100), "a page"
+    theirs = mteb_vectors(tmp_path, kind, text=[long, short])
+    if not said:
+        settings = tmp_path / "tokenizer_config.json"
+        settings.write_text(json.dumps({**json.loads(settings.read_text()), "model_max_length": 10**30}))
+    encoder = encoder_for(tmp_path, kind)
+    tokens = encoder.preprocess({"text": [long, short]}, EncodeContext(None))["input_ids"]
+    assert tokens.shape == (2, limit) and tokens[0, -1] == encoder.processor.tokenizer.eos_token_id
+    assert_same_directions(vectors(encoder, text=[long, short]), theirs, max_difference=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["siglip", "siglip2"])
+@pytest.mark.parametrize("prompt", ["", "a photo of ", "x " * 300])
+def test_siglip_pads_to_its_full_length_whatever_the_prompt(models: dict[str, Path], kind: str, prompt: str) -> None:
+    encoder = encoder_for(models[kind], "siglip", query_prompt=prompt)
+    tokens = encoder.preprocess({"text": ["a", "a page of it"]}, encoder.context(None, "query"))["input_ids"]
+    assert tokens.shape == (2, 16)
 
 
 def test_siglip_2_texts_are_those_of_transformers(models: dict[str, Path]) -> None:
@@ -150,7 +192,9 @@ def test_the_fingerprint_follows_weights_and_dtype(models: dict[str, Path], tmp_
     assert encoder_for(tmp_path / "copy", "clip").fingerprint != here
 
 
-@pytest.mark.parametrize("option", [{"embedding_dim": 8}, {"pooling": "mean"}, {"max_pixels": 1000}])
+@pytest.mark.parametrize(
+    "option", [{"embedding_dim": 8}, {"pooling": "mean"}, {"max_pixels": 1000}, {"mode": "sparse"}]
+)
 def test_options_that_it_does_not_have_are_refused(models: dict[str, Path], option: dict[str, Any]) -> None:
     flag = "--" + next(iter(option)).replace("_", "-")
     with pytest.raises(UnsupportedOptionError, match=f"has no option {flag}; it has: --adapter, "):

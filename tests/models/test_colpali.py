@@ -87,6 +87,20 @@ def test_fused_contents(upstream: str, fuse: Callable[..., np.ndarray], checkpoi
         np.testing.assert_array_equal(both[index], fuse(text[index], image[index]))
 
 
+@pytest.mark.parametrize("how", ["sum", "mean", "concat"])
+def test_fusion_of_a_dense_family_is_the_one_asked_for(how: str, checkpoint: Callable[[str], Path]) -> None:
+    """The family's own sum, which is MTEB's, is not normalised; one that is asked for is."""
+    folder, texts, pages = checkpoint("BiQwen2_5"), tiny_vlm.QUERIES, tiny_vlm.mixed_pages()
+    plain, asked = ours("BiQwen2_5", folder), ours("BiQwen2_5", folder, fusion=how)
+    text, image = encode(plain, {"text": texts}, DOCUMENT).values, encode(plain, {"image": pages}, DOCUMENT).values
+    both = np.concatenate([text, image], axis=1) if how == "concat" else text + image
+    expected = both if how == "concat" else both / np.linalg.norm(both, axis=1, keepdims=True)
+    got = encode(asked, {"text": texts, "image": pages}, DOCUMENT).values
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    others = [ours("BiQwen2_5", folder, fusion=name) for name in ("sum", "mean", "concat")]
+    assert len({encoder.fingerprint for encoder in [plain, *others]}) == 4
+
+
 def test_mteb_wrapper_gives_the_same_vectors(checkpoint: Callable[[str], Path]) -> None:
     """MTEB's own wrapper over pages with text, the vectors of both side by side and padded with zeros."""
     from datasets import Dataset, Image
@@ -167,6 +181,8 @@ def test_options_change_the_fingerprint_and_nothing_else_does(
     [
         ("ColPali", {"max_pixels": 50000}, UnsupportedOptionError, "--max-pixels"),
         ("ColQwen2", {"pooling": "mean"}, UnsupportedOptionError, "--pooling"),
+        ("ColQwen2", {"fusion": "mean"}, UnsupportedOptionError, "--fusion"),
+        ("BiQwen2", {"fusion": "max"}, UserError, "'max'; expected one of sum, mean, concat"),
         ("BiQwen2", {"embedding_dim": 16}, UnsupportedOptionError, "--embedding-dim"),
         ("BiQwen2", {"pooling": "max"}, UserError, "'max'.*last, mean, cls"),
         ("ColQwen2", {"max_pixels": 100}, UserError, "--max-pixels is 100; colqwen2 needs 784"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from raylib.errors import UserError
-from raylib.models.pooling import normalise, pool, truncate
+from raylib.models.pooling import fuse, normalise, pool, truncate
 
 HIDDEN = torch.tensor([[[1.0, 0], [3, 4], [5, 8], [9, 9]], [[7.0, 7], [2, 2], [4, 6], [6, 10]]])
 RIGHT = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]])
@@ -55,3 +55,30 @@ def test_normalised_vectors_have_length_one_but_zero_stays_zero() -> None:
     assert normalise(torch.tensor([[3.0, 4], [0, 0]])).tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0, 0]]
     small = normalise(torch.full((1, 4), 1e-4, dtype=torch.float16))
     assert small.dtype == torch.float16 and small.tolist() == [[0.5] * 4]
+
+
+TEXT, IMAGE = [[3.0, 0.0], [0.0, 1.0]], [[0.0, 4.0], [0.0, -1.0]]
+
+
+@pytest.mark.parametrize(
+    ("how", "unit", "expected"),
+    [
+        ("sum", False, [[3, 4], [0, 0]]),
+        ("mean", False, [[1.5, 2], [0, 0]]),
+        ("sum", True, [[0.6, 0.8], [0, 0]]),
+        ("mean", True, [[0.6, 0.8], [0, 0]]),
+        ("concat", False, [[3, 0, 0, 4], [0, 1, 0, -1]]),
+        ("concat", True, [[3, 0, 0, 4], [0, 1, 0, -1]]),
+    ],
+)
+def test_fused_vectors(how: str, unit: bool, expected: list[list[float]]) -> None:
+    found = fuse(torch.tensor(TEXT), torch.tensor(IMAGE), how, unit=unit)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float32))
+
+
+def test_fused_vectors_of_half_precision_are_summed_in_float32() -> None:
+    large = torch.full((1, 2), 40000.0, dtype=torch.float16)  # twice that is more than float16 can hold
+    found = fuse(large, large, "mean")
+    assert found.dtype == torch.float16 and found.tolist() == [[40000.0, 40000.0]]
+    with pytest.raises(UserError, match="--fusion is 'max'; expected one of sum, mean, concat"):
+        fuse(large, large, "max")

@@ -65,6 +65,16 @@ def test_vectors_of_two_models_are_not_compared(similarity):
         score(QUERIES, Embeddings.from_dense(np.ones((2, 3), np.float32)), similarity)
 
 
+def test_what_makes_fused_contents_twice_as_wide_is_said():
+    wide = Embeddings.from_dense(np.ones((2, 48), np.float32))
+    with pytest.raises(
+        UserError, match=r"queries have 24 dimensions, documents 48; .*--fusion concat.*take sum or mean"
+    ):
+        score(QUERIES, wide, "cosine")
+    with pytest.raises(UserError, match=r"documents have 24 and 48 dimensions; .*take sum or mean"):
+        list(blocks.blocks([(np.arange(2), wide), (np.arange(2, 3), QUERIES.take(np.arange(1)))], "cosine"))
+
+
 def test_best_documents_are_those_of_a_full_sort():
     ids = [f"d{i}" for i in range(40)]
     expected = QUERIES.values.astype(np.float64) @ CORPUS.values.T.astype(np.float64)

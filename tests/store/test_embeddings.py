@@ -46,6 +46,15 @@ def fresh(shelf):
     return reader
 
 
+def test_batches_of_two_widths_are_two_parts(shelf):
+    narrow, wide = dense([1, 2], [3, 4]), dense([5, 6, 7, 8])
+    shelf.write_batches([key(i) for i in range(4)], [narrow, wide, dense([9, 10])])
+    reader = fresh(shelf)
+    assert reader.get([key(3), key(0), key(1)]).values.tolist() == [[9, 10], [1, 2], [3, 4]]
+    assert reader.get([key(2)]).values.tolist() == [[5, 6, 7, 8]]
+    assert sorted(len(found.positions) for found in reader.locate([key(i) for i in range(4)])) == [1, 3]
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_ragged_vectors_come_back_bit_by_bit(shelf, dtype):
     made = random_ragged([3, 1, 7, 1, 2], dtype=dtype)
