@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 from raylib.errors import ModelError, UnsupportedOptionError, UserError
 from raylib.models.families import Family
 from raylib.models.instructions import task_instruction
-from raylib.models.loading import to_numpy, with_adapter
+from raylib.models.loading import check_embedding_dim, to_numpy, with_adapter
 from raylib.models.pooling import normalise, truncate
 from raylib.models.protocol import ModelSpec
 from raylib.models.torch_encoder import TorchEncoder
@@ -49,6 +50,7 @@ class SentenceEncoder(TorchEncoder):
         super().__init__(spec, family)
         if spec.pooling is not None and spec.pooling not in POOLINGS:
             raise UserError(f"--pooling is {spec.pooling!r}; expected one of {', '.join(POOLINGS)}")
+        check_embedding_dim(spec, self._width() if spec.embedding_dim is not None else None)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -69,6 +71,25 @@ class SentenceEncoder(TorchEncoder):
                 return json.load(stream)
         except ValueError as error:
             raise UserError(f"{path} is not valid JSON ({error}); the checkpoint is damaged, copy it again") from error
+
+    def _width(self) -> int | None:
+        """Of a vector before it is cut: what the table or a local folder's last dense layer, else its pooling, says;
+        None where neither does, and for several poolings side by side."""
+        if self.spec.name in self.family.members:
+            return self.family.members[self.spec.name].dim
+        folder = Path(self.spec.name)
+        modules = self._json("modules.json") if folder.is_dir() else None
+        width = None
+        for module in modules or []:
+            kind, path = module["type"].rpartition(".")[2], Path(module["path"], "config.json").as_posix()
+            config = (self._json(path) or {}) if kind in ("Pooling", "Dense") else {}
+            if kind == "Dense":
+                width = config.get("out_features")
+            elif kind == "Pooling":
+                several = isinstance(config.get("pooling_mode", ""), list)
+                several |= sum(value is True for name, value in config.items() if name.startswith("pooling_mode_")) > 1
+                width = None if several else config.get("embedding_dimension", config.get("word_embedding_dimension"))
+        return width
 
     @cached_property
     def _config(self) -> dict[str, Any]:

@@ -22,9 +22,9 @@ from tests.models.helpers import TEXTS, WORDS, assert_same_directions, encoder_f
 TINY: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
-def save_sentence(directory: Path, shape: str) -> None:
+def save_sentence(directory: Path, shape: str, *, width: int = 32) -> None:
     """ "bge-m3": XLM-R, first token. "gemma": Gemma 3 reading both ways, mean, two dense layers. "qwen": Qwen 3, last
-    token, padded on the left, an EOS after each text."""
+    token, padded on the left, an EOS after each text. width: of Gemma's vectors."""
     import torch
     import transformers as t
     from sentence_transformers import SentenceTransformer
@@ -46,7 +46,7 @@ def save_sentence(directory: Path, shape: str) -> None:
         else:
             model = t.Qwen3Model(t.Qwen3Config(**size, **heads))
         dense = [Dense(32, 48, bias=False, activation_function=torch.nn.Identity())]
-        dense += [Dense(48, 32, bias=False, activation_function=torch.nn.Identity())]
+        dense += [Dense(48, width, bias=False, activation_function=torch.nn.Identity())]
     model.save_pretrained(directory / "backbone")
     tokenizer.save_pretrained(directory / "backbone")
     how = {"bge-m3": "cls", "gemma": "mean", "qwen": "lasttoken"}[shape]
@@ -124,8 +124,118 @@ def test_fewer_dimensions_keep_the_librarys_cosines(models: dict[str, Path]) -> 
     ours = vectors(encoder_for(models["gemma"], "sentence-transformers", embedding_dim=8), text=TEXTS)
     theirs = upstream(models["gemma"], truncate_dim=8).encode(TEXTS, normalize_embeddings=True)
     assert_same_directions(ours, theirs, max_difference=1e-6)
-    with pytest.raises(UserError, match="--embedding-dim is 64; this model's vectors have 32"):
-        vectors(encoder_for(models["gemma"], "sentence-transformers", embedding_dim=64), text=["a"])
+
+
+@pytest.fixture(scope="module")
+def full_width(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """EmbeddingGemma's 768 dimensions."""
+    save_sentence(tmp_path_factory.mktemp("embeddinggemma"), "gemma", width=768)
+    return tmp_path_factory.getbasetemp() / "embeddinggemma0" / "model"
+
+
+@pytest.mark.parametrize("dim", [768, 512, 256, 128])
+def test_embeddinggemmas_published_dimensions(full_width: Path, dim: int) -> None:
+    ours = vectors(encoder_for(full_width, "sentence-transformers", embedding_dim=dim), "query", text=TEXTS)
+    theirs = upstream(full_width, truncate_dim=dim).encode_query(TEXTS, normalize_embeddings=True)
+    assert ours.shape == (len(TEXTS), dim)
+    assert_same_directions(ours, theirs, max_difference=1e-6)
+    assert np.linalg.norm(ours, axis=1) == pytest.approx(1, abs=1e-5)
+
+
+def test_embeddinggemma_by_hand(full_width: Path) -> None:
+    """The backbone's states, mean over all tokens of prompt and text, two matrices without bias, length 1: one text at
+    a time, from transformers' model and the tensors in the files. Each step is needed for the result."""
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoTokenizer, Gemma3TextModel
+
+    tokenizer, model = AutoTokenizer.from_pretrained(full_width), Gemma3TextModel.from_pretrained(full_width).eval()
+    first, second = (load_file(full_width / f"{n}_Dense" / "model.safetensors")["linear.weight"] for n in (2, 3))
+    assert model.config.use_bidirectional_attention and (first.shape, second.shape) == ((48, 32), (768, 48))
+    rows = []
+    for text in TEXTS:
+        inputs = tokenizer("task: search | query: " + text, truncation=True, max_length=64, return_tensors="pt")
+        with torch.no_grad():
+            mean = model(**inputs).last_hidden_state[0].mean(dim=0)
+        rows.append(torch.nn.functional.normalize(second @ (first @ mean), dim=0).numpy())
+    ours = vectors(encoder_for(full_width, "sentence-transformers"), "query", text=TEXTS)
+    assert_same_directions(ours, np.stack(rows), max_difference=1e-6)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("dim", [None, 16])
+def test_qwen_takes_the_last_real_token_under_any_padding(
+    models: dict[str, Path], side: str, dim: int | None, tmp_path: Path
+) -> None:
+    """By hand from transformers' model, one text at a time: without padding, the last state is the last token's."""
+    import shutil
+
+    import torch
+    from transformers import AutoTokenizer, Qwen3Model
+
+    folder = shutil.copytree(models["qwen"], tmp_path / "qwen")
+    settings = folder / "tokenizer_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "padding_side": side}))
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), Qwen3Model.from_pretrained(folder).eval()
+    rows = []
+    for text in TEXTS:
+        inputs = tokenizer("Instruct: find\nQuery:" + text, truncation=True, max_length=64, return_tensors="pt")
+        with torch.no_grad():
+            last = model(**inputs).last_hidden_state[0, -1, :dim]
+        rows.append((last / last.norm()).numpy())
+    encoder = encoder_for(folder, "qwen3-embedding", embedding_dim=dim)
+    prompt = "Instruct: find\nQuery:"
+    mask = encoder.preprocess({"text": TEXTS}, EncodeContext("query", prompt))["attention_mask"]
+    assert mask[1, 0 if side == "left" else -1] == 0, "padded on that side"
+    assert_same_directions(vectors(encoder, prompt=prompt, text=TEXTS), np.stack(rows), max_difference=1e-6)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize(("shape", "position"), [("bge-m3", 0), ("gemma", None)])
+def test_first_tokens_and_means_under_any_padding(
+    models: dict[str, Path], shape: str, position: int | None, side: str, tmp_path: Path
+) -> None:
+    import shutil
+
+    folder = shutil.copytree(models[shape], tmp_path / "copy")
+    settings = folder / "tokenizer_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "padding_side": side}))
+    alone = np.concatenate([upstream(models[shape]).encode([text]) for text in TEXTS])
+    ours = vectors(encoder_for(folder, "sentence-transformers"), text=TEXTS)
+    assert_same_directions(ours, alone, max_difference=2e-6)
+    if position is not None:
+        import torch
+        from transformers import AutoTokenizer, XLMRobertaModel
+
+        model = XLMRobertaModel.from_pretrained(folder).eval()
+        inputs = AutoTokenizer.from_pretrained(folder)(TEXTS[0], return_tensors="pt")
+        with torch.no_grad():
+            state = model(**inputs).last_hidden_state[0, position]
+        assert_same_directions(ours[:1], (state / state.norm()).numpy()[None], max_difference=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dim", "expected"),
+    [
+        ("gemma", 64, "has 1 to 32, the width of its vectors"),
+        ("qwen", 33, "has 1 to 32"),
+        ("bge-m3", 0, "has 1 to 32"),
+        ("qwen", -1, "--embedding-dim is -1"),
+    ],
+)
+def test_dimensions_that_cannot_be_are_refused_at_once(
+    models: dict[str, Path], shape: str, dim: int, expected: str
+) -> None:
+    with pytest.raises(UserError, match=expected):
+        encoder_for(models[shape], "sentence-transformers", embedding_dim=dim)
+
+
+def test_the_width_is_that_of_the_last_dense_layer(full_width: Path) -> None:
+    with pytest.raises(UserError, match=r"--embedding-dim is 769; .* has 1 to 768, the width of its vectors"):
+        encoder_for(full_width, "sentence-transformers", embedding_dim=769)
+    with pytest.raises(UserError, match=r"--embedding-dim is 1025; Qwen/Qwen3-Embedding-0\.6B has 1 to 1024"):
+        encoder_for("Qwen/Qwen3-Embedding-0.6B", "qwen3-embedding", embedding_dim=1025)
+    assert encoder_for("google/embeddinggemma-300m", "sentence-transformers", embedding_dim=256)
 
 
 def test_half_precision_gives_float16(models: dict[str, Path]) -> None:
@@ -181,6 +291,54 @@ def test_qwens_instruction_is_mtebs(models: dict[str, Path]) -> None:
     assert encoder.context(task, "query").prompt == instruction_template(text["query"])
     assert encoder.context(task, "query").prompt.startswith("Instruct: Given a question")
     assert encoder.context(task, "document").prompt == ""
+    asked = encoder_for(models["qwen"], "qwen3-embedding", query_prompt="find: ", document_prompt="page: ")
+    assert [asked.context(task, role).prompt for role in ("query", "document")] == ["find: ", "page: "]
+
+
+EMBEDDINGGEMMA_PROMPTS = {
+    "query": "task: search result | query: ",
+    "document": "title: none | text: ",
+    "BitextMining": "task: search result | query: ",
+    "Clustering": "task: clustering | query: ",
+    "Classification": "task: classification | query: ",
+    "MultilabelClassification": "task: classification | query: ",
+    "PairClassification": "task: sentence similarity | query: ",
+    "Reranking": "task: search result | query: ",
+    "Retrieval": "task: search result | query: ",
+    "Retrieval-query": "task: search result | query: ",
+    "Retrieval-document": "title: none | text: ",
+    "STS": "task: sentence similarity | query: ",
+    "Summarization": "task: summarization | query: ",
+}
+"""What the published model's config_sentence_transformers.json says; MTEB takes its prompts from there."""
+
+
+@pytest.mark.parametrize(
+    ("task", "role", "prompt"),
+    [
+        ("NFCorpus", "query", "task: search result | query: "),
+        ("NFCorpus", "document", "title: none | text: "),
+        ("Banking77Classification", None, "task: classification | query: "),
+        ("STS12", None, "task: sentence similarity | query: "),
+        ("TwentyNewsgroupsClustering.v2", None, "task: clustering | query: "),
+        ("SummEvalSummarization.v2", None, "task: summarization | query: "),
+    ],
+)
+def test_embeddinggemmas_prompts_per_task(full_width: Path, task: str, role: Any, prompt: str, tmp_path: Path) -> None:
+    import shutil
+
+    import mteb
+    from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
+    from mteb.types import PromptType
+
+    folder = shutil.copytree(full_width, tmp_path / "copy")
+    path = folder / "config_sentence_transformers.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "prompts": EMBEDDINGGEMMA_PROMPTS}))
+    metadata = mteb.get_task(task).metadata
+    assert encoder_for(folder, "sentence-transformers").context(metadata, role).prompt == prompt
+    wrapper = SentenceTransformerEncoderWrapper(str(folder), device="cpu")
+    name = wrapper.get_prompt_name(metadata, PromptType(role) if role else None)
+    assert (wrapper.model_prompts or {})[name] == prompt, "MTEB's own choice"
 
 
 def test_an_adapter_is_that_of_peft(models: dict[str, Path], tmp_path: Path) -> None:
