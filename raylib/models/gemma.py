@@ -81,7 +81,8 @@ class BiGemmaEncoder(GemmaEncoder):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        return {**super().settings, "embedding_dim": self.spec.embedding_dim}
+        dim = None if self.spec.embedding_dim == self._width() else self.spec.embedding_dim
+        return {**super().settings, "embedding_dim": dim}
 
     def embed(self, inputs: Tensors) -> Embeddings:
         import torch

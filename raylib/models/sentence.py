@@ -38,6 +38,16 @@ POOLINGS = {
 }
 """--pooling → the library's pooling_mode."""
 
+_OLD_POOLINGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+"""One flag each in the files of published models → the library's pooling_mode."""
+
 
 class SentenceEncoder(TorchEncoder):
     """family.settings: prompts (task, task type or role → text, in place of the model's own), query_instruction (a
@@ -54,8 +64,14 @@ class SentenceEncoder(TorchEncoder):
 
     @property
     def settings(self) -> dict[str, Any]:
+        """A pooling and a width that are the model's own are as good as none."""
         base = adapter_base_identity(self.location, self.spec)
-        return {"pooling": self.spec.pooling, "dim": self.spec.embedding_dim, **({"base": base} if base else {})}
+        pooling, dim = self.spec.pooling, self.spec.embedding_dim
+        if pooling is not None and POOLINGS[pooling] == self._pooling_mode():
+            pooling = None
+        if dim is not None and dim == self._width():
+            dim = None
+        return {"pooling": pooling, "dim": dim, **({"base": base} if base else {})}
 
     # What the model's own files say, without its weights.
 
@@ -72,24 +88,33 @@ class SentenceEncoder(TorchEncoder):
         except ValueError as error:
             raise UserError(f"{path} is not valid JSON ({error}); the checkpoint is damaged, copy it again") from error
 
+    def _module_configs(self, kind: str) -> list[dict[str, Any]]:
+        """The configurations of the model's modules of one class, "Pooling" or "Dense", where its folder is here."""
+        modules = (self._json("modules.json") or []) if Path(self.location).is_dir() else []
+        paths = [Path(m["path"], "config.json").as_posix() for m in modules if m["type"].rpartition(".")[2] == kind]
+        return [self._json(path) or {} for path in paths]
+
+    def _pooling_mode(self) -> str | None:
+        """The model's own pooling, in the library's word; None where that is not known, and for several at once."""
+        for config in self._module_configs("Pooling"):
+            older = [name for name in _OLD_POOLINGS if config.get(name)]  # until version 5 of the library
+            found = config.get("pooling_mode") or [_OLD_POOLINGS[name] for name in older]
+            modes = [found] if isinstance(found, str) else found
+            return modes[0] if len(modes) == 1 else None
+        return None
+
     def _width(self) -> int | None:
         """Of a vector before it is cut: what the table or a local folder's last dense layer, else its pooling, says;
         None where neither does, and for several poolings side by side."""
         if self.spec.name in self.family.members:
             return self.family.members[self.spec.name].dim
-        folder = Path(self.spec.name)
-        modules = self._json("modules.json") if folder.is_dir() else None
-        width = None
-        for module in modules or []:
-            kind, path = module["type"].rpartition(".")[2], Path(module["path"], "config.json").as_posix()
-            config = (self._json(path) or {}) if kind in ("Pooling", "Dense") else {}
-            if kind == "Dense":
-                width = config.get("out_features")
-            elif kind == "Pooling":
-                several = isinstance(config.get("pooling_mode", ""), list)
-                several |= sum(value is True for name, value in config.items() if name.startswith("pooling_mode_")) > 1
-                width = None if several else config.get("embedding_dimension", config.get("word_embedding_dimension"))
-        return width
+        dense = self._module_configs("Dense")
+        if dense:
+            return dense[-1].get("out_features")
+        if self._pooling_mode() is None:
+            return None
+        config = self._module_configs("Pooling")[0]
+        return config.get("embedding_dimension", config.get("word_embedding_dimension"))
 
     @cached_property
     def _config(self) -> dict[str, Any]:

@@ -77,3 +77,41 @@ def save_siglip(directory: Path, *, naflex: bool = False, limit: int = 16) -> No
             processor = t.SiglipProcessor(image_processor=images, tokenizer=tokenizer)
     model.save_pretrained(directory)
     processor.save_pretrained(directory)
+
+
+TINY: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+def save_sentence(directory: Path, shape: str, *, width: int = 32) -> None:
+    """ "bge-m3": XLM-R, first token. "gemma": Gemma 3 reading both ways, mean, two dense layers. "qwen": Qwen 3, last
+    token, padded on the left, an EOS after each text. width: of Gemma's vectors."""
+    import torch
+    import transformers as t
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Dense, Normalize, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    side = "left" if shape == "qwen" else "right"
+    template = {"bge-m3": "<s> $A </s>", "gemma": "<s> $A </s>", "qwen": "$A </s>"}[shape]
+    tokenizer = build_tokenizer(WORDS, template=template, max_length=64, padding_side=side)
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    size = {**TINY, **ids, "vocab_size": len(tokenizer)}
+    heads = {"num_key_value_heads": 2, "head_dim": 8}
+    with seeded(3):
+        if shape == "bge-m3":
+            model = t.XLMRobertaModel(t.XLMRobertaConfig(**size, max_position_embeddings=80))
+        elif shape == "gemma":
+            bidirectional = t.Gemma3TextConfig(**size, **heads, use_bidirectional_attention=True, sliding_window=16)
+            model = t.Gemma3TextModel(bidirectional)
+        else:
+            model = t.Qwen3Model(t.Qwen3Config(**size, **heads))
+        dense = [Dense(32, 48, bias=False, activation_function=torch.nn.Identity())]
+        dense += [Dense(48, width, bias=False, activation_function=torch.nn.Identity())]
+    model.save_pretrained(directory / "backbone")
+    tokenizer.save_pretrained(directory / "backbone")
+    how = {"bge-m3": "cls", "gemma": "mean", "qwen": "lasttoken"}[shape]
+    modules = [Transformer(str(directory / "backbone")), Pooling(32, how)]
+    modules += [*(dense if shape == "gemma" else []), Normalize()]
+    prompts = {"query": "task: search | query: ", "document": "title: none | text: ", "STS": "similar: "}
+    whole = SentenceTransformer(modules=modules, device="cpu", prompts=prompts if shape != "bge-m3" else None)
+    whole.save(str(directory / "model"), create_model_card=False)
