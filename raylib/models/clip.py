@@ -48,6 +48,7 @@ class ClipEncoder(TorchEncoder):
         # Some checkpoints leave the tokenizer without a limit; the tower's positions are the real one (77 or 64).
         limit = config.text_config.max_position_embeddings
         processor.tokenizer.model_max_length = min(processor.tokenizer.model_max_length, limit)
+        processor.tokenizer.padding_side = "right"  # the towers count positions from the first token of a row
         return processor
 
     def load_model(self) -> Any:

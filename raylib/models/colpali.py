@@ -144,8 +144,8 @@ class ColPaliEngineEncoder(TorchEncoder):
         import torch
 
         options = {} if self.pooling is None else {"pooling_strategy": self.pooling}
-        if self.pooling == "cls":
-            inputs = left_aligned(inputs)
+        if self.pooling in ("cls", "last"):
+            inputs = padded(inputs, "right" if self.pooling == "cls" else "left")
         if hasattr(self.model, "rope_deltas"):
             self.model.rope_deltas = None  # positions that Qwen remembers of the batch before, of another size
         on_device = self.on_device(inputs)
@@ -223,14 +223,15 @@ def _split(tensors: Tensors) -> list[Tensors]:
     return [part for part in parts if part]
 
 
-def left_aligned(inputs: Tensors) -> Tensors:
-    """Per-token arrays with each row's padding moved to its end, so that position 0 is the first real token.
-
-    Upstream's "cls" reads position 0, which under left padding is a padding token.
+def padded(inputs: Tensors, side: str) -> Tensors:
+    """Per-token arrays with each row's padding on that side, so that the token which is pooled is a real one:
+    upstream's "cls" reads position 0 and its "last" position -1, whatever the mask says.
     """
     mask = inputs["attention_mask"]
-    shift = mask.argmax(axis=1)
-    order = (np.arange(mask.shape[1]) + shift[:, None]) % mask.shape[1]
+    length = mask.shape[1]
+    real = mask.sum(axis=1)
+    shift = mask.argmax(axis=1) + (real if side == "left" else 0)
+    order = (np.arange(length) + shift[:, None]) % length
     return {
         name: np.take_along_axis(array, order, axis=1) if array.shape == mask.shape else array
         for name, array in inputs.items()
