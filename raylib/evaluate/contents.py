@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from raylib.store.keys import field_digest
+from raylib.tasks.rows import read_bytes
 
 if TYPE_CHECKING:
     import datasets
@@ -44,7 +45,8 @@ class Source:
 
     name: for a person, e.g. "Vidore2ESGReportsRetrieval/test/french documents". ids: one per row, for messages.
     texts: the columns that MTEB prepares (text, body, query, …); images: one undecoded image column. Either may
-    be None, not both. required: a field that may not be empty ("text" for queries).
+    be None, not both. required: a field that may not be empty ("text" for queries). present: per row, which of text
+    and image it is made of, for rows that differ in that; None where every row has every field.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Source:
     texts: datasets.Dataset | None = None
     images: datasets.Dataset | None = None
     required: str | None = None
+    present: list[tuple[str, ...]] | None = None
     _digests: dict[str, list[bytes]] = field(default_factory=dict, repr=False)
     _lengths: list[int] = field(default_factory=list, repr=False)
 
@@ -75,13 +78,23 @@ class Source:
         if images is not None:
             cells = images[start:stop]["image"]
             images = datasets.Dataset.from_dict({"image": [encoded_image(cell) for cell in cells]})
-        return Source(self.name, self.ids[start:stop], texts, images, self.required)
+        present = self.present[start:stop] if self.present is not None else None
+        return Source(self.name, self.ids[start:stop], texts, images, self.required, present)
 
     @property
     def fields(self) -> list[str]:
         """The columns of a row but its id."""
         names = [c for c in (self.texts.column_names if self.texts is not None else []) if c != "id"]
         return names + (["image"] if self.images is not None else [])
+
+    def kinds(self) -> dict[tuple[str, ...], Sequence[int]]:
+        """Fields → the rows that are made of them. One entry, of all rows, unless `present` tells them apart."""
+        if self.present is None:
+            return {tuple(self.fields): range(len(self))}
+        found: dict[tuple[str, ...], Any] = {}
+        for row, present in enumerate(self.present):
+            found.setdefault(tuple(f for f in self.fields if f in present), []).append(row)
+        return found
 
     def rows(self, indices: Sequence[int], fields: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """The contents at `indices`, as dicts of the asked fields; an image is its encoded bytes, or None."""
@@ -129,8 +142,7 @@ def encoded_image(value: Any) -> bytes | None:
         if path is None:
             return None
         try:
-            with open(path, "rb") as stream:
-                return stream.read()
+            return read_bytes(path)
         except OSError:
             return b""  # found unreadable when decoded, and reported there under its id
     buffer = io.BytesIO()

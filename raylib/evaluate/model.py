@@ -7,11 +7,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mteb.models.abs_encoder import AbsEncoder
-from mteb.models.search_wrappers import SearchEncoderWrapper
 from mteb.types import PromptType
 
 from raylib.errors import BadContent, BadContentsError, UserError
@@ -20,6 +19,7 @@ from raylib.evaluate.contents import Source
 from raylib.evaluate.encode import EncodeReport
 from raylib.evaluate.meta import model_meta
 from raylib.evaluate.plan import MicroBatch, Plan
+from raylib.evaluate.rerank import rerank
 from raylib.evaluate.search import CorpusCache, SearchRequest, SearchStage, search_locally
 from raylib.evaluate.sources import loader_source, retrieval_source
 from raylib.models.protocol import Encoder
@@ -31,7 +31,6 @@ from raylib.types import Role
 if TYPE_CHECKING:
     from datasets import Dataset
     from mteb.abstasks.task_metadata import TaskMetadata
-    from mteb.models.models_protocols import EncoderProtocol
     from torch.utils.data import DataLoader
 
 EncodeStage = Callable[[Encoder, Sequence[MicroBatch], Sequence[Source], Shelf], EncodeReport]
@@ -87,7 +86,7 @@ class StoreModel(AbsEncoder):
         self.search_stage, self.search_options, self.on_ranking = search_stage, search_options, on_ranking
         self.quality: dict[tuple[str, str, str], dict[str, Any]] = {}
         self._planned = planned or {}
-        self._corpus: tuple[Any, dict[str, Any]] | None = None
+        self._corpus: Dataset | None = None
         self._cache = CorpusCache()
 
     def encode(
@@ -121,7 +120,8 @@ class StoreModel(AbsEncoder):
 
     def index(self, corpus: Dataset, **kwargs: Any) -> None:
         """Remember the corpus; it is encoded, where it is not stored yet, together with the queries in `search`."""
-        self._corpus = (corpus, kwargs)
+        del kwargs
+        self._corpus = corpus
 
     def search(
         self,
@@ -131,43 +131,27 @@ class StoreModel(AbsEncoder):
         hf_split: str,
         hf_subset: str,
         top_k: int,
-        encode_kwargs: Any = None,
         top_ranked: Any = None,
-        num_proc: int | None = None,
         **kwargs: Any,
     ) -> dict[str, dict[str, float]]:
         """The `top_k` best documents of each query, best first; ties by document id, descending.
 
-        Given candidates (`top_ranked`), MTEB's own reranking runs over vectors from the store.
+        Given candidates (`top_ranked`), these are scored as MTEB's reranking does it, over vectors from the store.
         """
         if self._corpus is None:
             raise UserError("search was called before index; MTEB calls index first")
-        corpus, index_kwargs = self._corpus
+        corpus = self._corpus
         where = (task_metadata, hf_split, hf_subset)
         _check_ids(corpus, f"corpus of {task_metadata.name}/{hf_split}/{hf_subset}")
         _check_ids(queries, f"queries of {task_metadata.name}/{hf_split}/{hf_subset}")
         plan = Plan(self.encoder)
-        if top_ranked is not None:
-            wrapper = SearchEncoderWrapper(cast("EncoderProtocol", self))
-            wrapper.index(corpus, **index_kwargs)
-            results = wrapper.search(
-                queries,
-                task_metadata=task_metadata,
-                hf_split=hf_split,
-                hf_subset=hf_subset,
-                top_k=top_k,
-                encode_kwargs=encode_kwargs or {},
-                top_ranked=top_ranked,
-                num_proc=num_proc,
-            )
-            if self.on_ranking is not None:
-                sides = self._side(plan, queries, "query", *where), self._side(plan, corpus, "document", *where)
-                self.on_ranking(task_metadata, hf_split, hf_subset, results, *sides)
-            return results
         query_side = self._side(plan, queries, "query", *where)
         document_side = self._side(plan, corpus, "document", *where)
         self.encode_missing(plan)
-        found = self._rank((task_metadata.name, hf_split, hf_subset), query_side, document_side, top_k)
+        if top_ranked is not None:
+            found = self._rerank(query_side, document_side, top_ranked, top_k)
+        else:
+            found = self._rank((task_metadata.name, hf_split, hf_subset), query_side, document_side, top_k)
         # A query without vector stays in the results: MTEB takes the mean over those that are there.
         results = {query_id: found.get(query_id, {}) for query_id in query_side[0]}
         if self.on_ranking is not None:
@@ -225,6 +209,12 @@ class StoreModel(AbsEncoder):
             for documents, scores in zip(found.documents_QK.tolist(), found.scores_QK.tolist(), strict=True)
         ]
         return {query_id: dict(rankings[query_at[key]]) for query_id, key in zip(query_ids, query_keys, strict=True)}
+
+    def _rerank(self, query_side: Keys, document_side: Keys, candidates: Any, top_k: int) -> Results:
+        sides = self._usable(query_side), self._usable(document_side)
+        queries, documents = ((ids, self.shelf.get(keys).astype(np.float32)) for ids, keys in sides)
+        late = self.encoder.similarity == "maxsim"
+        return rerank(queries, documents, candidates, top_k, self.similarity, late=late)
 
     def _side(self, plan: Plan, data: Dataset, role: Role, metadata: TaskMetadata, split: str, subset: str) -> Keys:
         """Ids and keys of one side of a subset: as planned ahead, or added to `plan` now."""

@@ -53,14 +53,17 @@ class Plan:
 
     def add(self, source: Source, context: EncodeContext) -> list[bytes]:
         """Plan every row of `source`; gives one key per row. Equal contents give equal keys and are planned once."""
-        names = readable_fields(self.encoder, source)
+        kinds = [(readable_fields(self.encoder, source, fields), rows) for fields, rows in source.kinds().items()]
         at = len(self.sources)
         self.sources.append(source)
-        group = self._groups.setdefault((context, names), {})
         fingerprint = self.encoder.fingerprint
-        keys = [content_key(fingerprint, context.role, context.prompt, digests) for digests in source.digests(names)]
-        for row, key in enumerate(keys):
-            group.setdefault(key, (at, row))
+        keys = [b""] * len(source)
+        for names, rows in kinds:
+            group = self._groups.setdefault((context, names), {})
+            digests = source.digests(names)
+            for row in rows:
+                keys[row] = content_key(fingerprint, context.role, context.prompt, digests[row])
+                group.setdefault(keys[row], (at, row))
         self.n_requested += len(keys)
         return keys
 
@@ -139,19 +142,20 @@ class Plan:
         return lengths
 
 
-def readable_fields(encoder: Encoder, source: Source) -> tuple[str, ...]:
-    """The columns of `source` that this encoder reads. Raises UserError when it can read none, or would have to fuse
-    text and image and cannot."""
+def readable_fields(encoder: Encoder, source: Source, fields: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Which of `fields`, by default all of `source`, this encoder reads. Raises UserError when it can read none, or
+    would have to fuse text and image and cannot."""
+    fields = source.fields if fields is None else fields
     known = encoder.modalities or {"text", "image"}  # a bridged model may not say
-    wanted = source.fields if encoder.fields is None else encoder.fields
-    names = tuple(f for f in wanted if f in source.fields and (f not in ("text", "image") or f in known))
+    wanted = fields if encoder.fields is None else encoder.fields
+    names = tuple(f for f in wanted if f in fields and (f not in ("text", "image") or f in known))
     if not names or not known.intersection(names):
-        raise UserError(modality_mismatch(encoder.spec.name, sorted(encoder.modalities), source))
+        raise UserError(modality_mismatch(encoder.spec.name, sorted(encoder.modalities), fields))
     if encoder.fields is not None and "text" in names and "image" in names and not encoder.fuses:
         raise UserError(f"contents hold text and image together; {encoder.spec.name} reads one of them at a time")
     return names
 
 
-def modality_mismatch(model: str, modalities: Sequence[str], source: Source) -> str:
-    have = [f for f in source.fields if f in ("text", "image")]
+def modality_mismatch(model: str, modalities: Sequence[str], fields: Sequence[str]) -> str:
+    have = [f for f in fields if f in ("text", "image")]
     return f"contents are {' and '.join(have)}; {model} reads {' and '.join(modalities)} only"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from raylib.evaluate.contents import Source, encoded_image
+from raylib.tasks.rows import HOLDS, fields_of
 
 if TYPE_CHECKING:
     import datasets
@@ -20,12 +21,15 @@ def retrieval_source(
     """The corpus (role "document") or the queries of one subset.
 
     MTEB prepares the text columns (title joined, instruction added, columns of other modalities dropped); images go
-    round that step, which would copy them. keep: the rows to keep.
+    round that step, which would copy them. Rows that say what they hold (see `raylib.tasks.rows`) are taken as they
+    are. keep: the rows to keep.
     """
     from mteb.types import PromptType
 
     if keep is not None and len(keep) < len(data):
         data = data.select(keep)
+    if HOLDS in data.column_names:
+        return _told_source(data, role, name)
     prompt_type = PromptType(role)
     wanted = metadata.get_modalities(prompt_type)
     images = _undecoded(data.select_columns(["image"])) if "image" in wanted and "image" in data.column_names else None
@@ -35,6 +39,16 @@ def retrieval_source(
         texts = _prepared(plain, metadata, prompt_type)
     ids = [str(i) for i in data["id"]]
     return Source(name, ids, texts, images, required="text" if role == "query" else None)
+
+
+def _told_source(data: datasets.Dataset, role: str, name: str) -> Source:
+    present = [fields_of(cell) for cell in data[HOLDS]]
+    held = {field for fields in present for field in fields}
+    texts = data.select_columns(["text"]) if "text" in held else None
+    images = _undecoded(data.select_columns(["image"])) if "image" in held else None
+    alike = all(len(fields) == len(held) for fields in present)
+    required = "text" if role == "query" else None
+    return Source(name, [str(i) for i in data["id"]], texts, images, required, None if alike else present)
 
 
 def _prepared(data: datasets.Dataset, metadata: TaskMetadata, prompt_type: PromptType) -> Any:

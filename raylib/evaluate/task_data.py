@@ -74,8 +74,7 @@ class LoadedTask:
         a model whose vectors are all stored under known keys. by_value: with the rows in it, for a machine that does
         not see these files."""
         task = copy.copy(self.task)
-        slim = not contents and self.sides and all(data["top_ranked"] is None for *_, data in _subsets(task))
-        if slim and _has_common_metrics(task):
+        if not contents and self.sides and _needs_ids_only(task):
             task.dataset = _ids_only(task.dataset)
         elif by_value:
             task.dataset = _in_memory(task.dataset)
@@ -93,10 +92,11 @@ class LoadedTask:
         """Why this model cannot do this task, or None."""
         for side in self.sides:
             try:
-                if isinstance(model, Encoder):
-                    readable_fields(model, side.source)
-                elif not set(modalities).intersection(side.source.fields):
-                    raise UserError(modality_mismatch(model.spec.name, modalities, side.source))
+                for fields in side.source.kinds():
+                    if isinstance(model, Encoder):
+                        readable_fields(model, side.source, fields)
+                    elif not set(modalities).intersection(fields):
+                        raise UserError(modality_mismatch(model.spec.name, modalities, fields))
             except UserError as error:
                 return str(error)
         return None
@@ -192,11 +192,13 @@ def _rows(data: Any) -> int:
     return len(data) if hasattr(data, "__len__") else 0
 
 
-def _has_common_metrics(task: Any) -> bool:
-    """False for a retrieval task with scores of its own, which may look at the contents."""
+def _needs_ids_only(task: Any) -> bool:
+    """False for a retrieval task with scores of its own, which may look at the contents, unless it says that it does
+    not."""
     from mteb.abstasks.retrieval import AbsTaskRetrieval
 
-    return type(task).task_specific_scores is AbsTaskRetrieval.task_specific_scores
+    common = type(task).task_specific_scores is AbsTaskRetrieval.task_specific_scores
+    return common or getattr(type(task), "scores_by_ids", False)
 
 
 def _ids_only(subsets: Any) -> Any:

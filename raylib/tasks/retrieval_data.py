@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from raylib.errors import UserError
 from raylib.tasks.loading import loaded
+from raylib.tasks.rows import read_bytes
 
 if TYPE_CHECKING:
     import datasets
@@ -91,8 +92,7 @@ def _image_bytes(cell: Any) -> bytes | None:
         if cell.get("bytes") is not None or not cell.get("path"):
             return cell.get("bytes")
         try:
-            with open(cell["path"], "rb") as stream:
-                return stream.read()
+            return read_bytes(cell["path"])
         except OSError:
             return None
     return cell if isinstance(cell, bytes) else None
