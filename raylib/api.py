@@ -74,7 +74,13 @@ def _tasks(config: EvaluateConfig) -> list[AbsTask]:
     from raylib.tasks.selection import select_tasks
 
     quiet_libraries()
-    return select_tasks(config.benchmarks, config.tasks, config.languages or None, config.splits or None)
+    return select_tasks(
+        config.benchmarks,
+        config.tasks,
+        config.languages or None,
+        config.splits or None,
+        mmeb=config.mmeb_options(),
+    )
 
 
 def _connected(config: EvaluateConfig):

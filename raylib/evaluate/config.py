@@ -12,6 +12,7 @@ from raylib.models.options import ModelOptions
 from raylib.models.protocol import ModelSpec
 from raylib.placement import Placement, at_least_one, name_list
 from raylib.search.options import SearchOptions
+from raylib.tasks.mmeb_table import MmebOptions
 
 _LISTS = ("model", "benchmarks", "tasks", "languages", "splits")
 
@@ -71,6 +72,15 @@ class EvaluateConfig(Placement, ModelOptions):
     token_pooling: int = 1
     """Keep one token of late-interaction documents in so many (hierarchical pooling)."""
 
+    target_prefix: bool = False
+    """MMEB: put B3's prefixes before targets ("Represent the class label: " and others), as its --tgt_prefix_mod."""
+
+    candidate_pool: str = field(default="row", metadata={"metavar": "row|subset"})
+    """MMEB: rank the candidates of each row, or those of all rows of a subset."""
+
+    image_dir: str | None = field(default=None, metadata={"metavar": "DIR|ZIP"})
+    """MMEB: where its images are. By default images, eval_images or images.zip in the data set's folder."""
+
     exact_mteb: bool = False
     """Batches, padding and search exactly as MTEB has them, bit for bit; slower, and without the store."""
 
@@ -93,7 +103,7 @@ class EvaluateConfig(Placement, ModelOptions):
         """Split comma lists and check what can be checked without loading anything. Raises UserError."""
         for name in _LISTS:
             setattr(self, name, name_list(getattr(self, name)))
-        for name in ("data_root", "output_folder", "store"):
+        for name in ("data_root", "output_folder", "store", "image_dir"):
             value = getattr(self, name)
             setattr(self, name, value.removeprefix("file://") if value is not None else None)
         at_least_one(self, ("limit", "parallel_models", "max_batch_tokens"))
@@ -106,6 +116,7 @@ class EvaluateConfig(Placement, ModelOptions):
         if self.exact_mteb and not self.search_options().exact:
             raise UserError("--exact-mteb searches as MTEB does; leave out --index, --candidates and --token-pooling")
         self.search_options()
+        self.mmeb_options()
 
     def _check_batch(self) -> None:
         if self.batch_size != "auto":
@@ -141,9 +152,14 @@ class EvaluateConfig(Placement, ModelOptions):
         options: dict[str, Any] = {name: getattr(self, name) for name in SearchOptions.__dataclass_fields__}
         return SearchOptions(**options)
 
+    def mmeb_options(self) -> MmebOptions:
+        """Raises UserError for values that cannot be."""
+        return MmebOptions(self.target_prefix, self.candidate_pool, self.image_dir)
+
     def experiment(self) -> dict[str, Any]:
         """What of this run changes scores, for the folder its results are filed under; empty for the plain run."""
-        return {**({"limit": self.limit} if self.limit else {}), **self.search_options().changed()}
+        limit = {"limit": self.limit} if self.limit else {}
+        return {**limit, **self.search_options().changed(), **self.mmeb_options().changed()}
 
     @property
     def store_folder(self) -> str:

@@ -47,13 +47,15 @@ class ScoreUnit:
 @dataclass
 class Scored:
     """What came of a unit. details: of a retrieval task, without contents. quality: (split, subset) → what an
-    approximate search says of itself. report, bad: of contents that were encoded while scoring."""
+    approximate search says of itself. report, bad: of contents that were encoded while scoring. files: name → text of
+    what the task has to be written besides, in the format of older tools."""
 
     result: TaskResult
     details: Details | None = None
     quality: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     report: EncodeReport = field(default_factory=EncodeReport)
     bad: dict[bytes, BadContent] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     cpu_seconds: float = 0.0
 
@@ -70,7 +72,7 @@ class Scorer:
 
         start, cpu = time.perf_counter(), time.process_time()
         model = self._model(unit.model)
-        task = unit.task.fresh()
+        task: Any = unit.task.fresh()
         parts: list[Details] = []
         if unit.keep_rankings and unit.task.ranks:
             _keep_rankings(task, unit.keep_rankings, parts)
@@ -79,6 +81,8 @@ class Scorer:
             model, task, cache=None, co2_tracker=False, encode_kwargs=settings, show_progress_bar=False
         ).task_results
         scored = Scored(result, join_details(parts) if parts else None)
+        if hasattr(task, "result_files"):
+            scored.files = task.result_files()
         if isinstance(model, StoreModel):
             quality: Any = getattr(model, "quality", {})
             scored.quality = {(split, subset): found for (_, split, subset), found in quality.items()}

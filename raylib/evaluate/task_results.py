@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 EXACT_MTEB = "exact-mteb"
 """The digest of a result of that mode. MTEB may draw on anything, so none is taken for known later."""
 
+OLD_FILES = "mmeb"
+"""The folder of files in the format of VLM2Vec's and B3's scripts."""
+
 
 @dataclass(frozen=True)
 class TaskResults:
@@ -72,6 +75,10 @@ class TaskResults:
         digest = self._digest(loaded)
         if digest in ("", EXACT_MTEB) or kept_rankings(self._details_folder(loaded)) < self.config.keep_rankings:
             return None
+        task: Any = loaded.task
+        names = task.result_file_names() if hasattr(task, "result_file_names") else ()
+        if not all(storage.exists(self._old_file(name)) for name in names):
+            return None
         result = stored_result(self.config.output_folder, self.meta, loaded.name, digest)
         return None if result is None else (result, dict(read_records(self.folder)[loaded.name].quality))
 
@@ -96,6 +103,8 @@ class TaskResults:
             encode_kwargs={"batch_size": self.config.contents, "show_progress_bar": False},
             quality=quality,
         )
+        for name, text in scored.files.items():
+            storage.write_text(self._old_file(name), text)
         if scored.details is not None:
             details = self._with_contents(loaded, scored.details)
             if before is not None:
@@ -111,6 +120,10 @@ class TaskResults:
         if not planned or not self.complete:
             return ""
         return loaded.digest(self.model.fingerprint, planned, self.config.experiment())
+
+    def _old_file(self, name: str) -> str:
+        """In a folder of their own: MTEB takes every .json file of the result folder itself for a task's scores."""
+        return storage.join(self.folder, OLD_FILES, name)
 
     def _details_folder(self, loaded: LoadedTask) -> str:
         return details_folder(self.folder, loaded.name)

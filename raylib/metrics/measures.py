@@ -8,6 +8,7 @@ itself; it orders by the score in double precision, so it is computed apart here
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from raylib.errors import UnknownNameError, UserError
 from raylib.metrics.qrels import Qrels
@@ -18,27 +19,36 @@ DEFAULT_MEASURES = (
     *("recall_at_1", "recall_at_5", "recall_at_10", "recall_at_100"),
     *("mrr_at_10", "map_at_10", "precision_at_10", "hit_rate_at_10"),
 )
-_FAMILIES = {"ndcg": "nDCG", "map": "AP", "recall": "R", "precision": "P", "hit_rate": "Success", "mrr": ""}
+_FAMILIES = {
+    "ndcg": "nDCG",
+    "ndcg_linear": "nDCG",
+    "ndcg_exponential": "nDCG",
+    "map": "AP",
+    "recall": "R",
+    "precision": "P",
+    "hit_rate": "Success",
+    "mrr": "",
+}
 """MTEB's name → ir-measures' name; "" where it is computed here."""
+_EXPONENTIAL = "ndcg_exponential"
 
 
 def per_query(run: Run, qrels: Qrels, measures: Sequence[str] = DEFAULT_MEASURES) -> dict[str, dict[str, float]]:
     """Measure → query id → value, for the queries of `run` that `qrels` judges, in the order of `run`.
 
     measures: as MTEB spells them, family_at_k with family one of ndcg (gain = grade, discount log2), map, recall,
-    precision, hit_rate, mrr; a document counts as relevant from grade 1. A query with an empty ranking, or without a
-    relevant document, scores 0. Equal to what MTEB computes for the query. Raises UserError for a measure there is not.
+    precision, hit_rate, mrr; a document counts as relevant from grade 1. The two gains of nDCG have names of their own:
+    ndcg_linear is ndcg; ndcg_exponential has the gain 2^grade − 1, which is the same for grades 0 and 1. A query with
+    an empty ranking, or without a relevant document, scores 0. Equal to what MTEB computes for the query. Raises
+    UserError for a measure there is not.
     """
     cutoffs = {name: parse_measure(name) for name in measures}
     judged = {query: documents for query, documents in run.items() if query in qrels}
     values: dict[str, dict[str, float]] = {name: dict.fromkeys(judged, 0.0) for name in cutoffs}
-    by_library = {_measure(*parsed): name for name, parsed in cutoffs.items() if parsed[0] != "mrr"}
-    if by_library and judged:
-        import ir_measures
-
-        evaluator = ir_measures.pytrec_eval.evaluator(list(by_library), {query: qrels[query] for query in judged})
-        for metric in evaluator.iter_calc(judged):
-            values[by_library[metric.measure]][metric.query_id] = float(metric.value)
+    plain = {name: parsed for name, parsed in cutoffs.items() if parsed[0] not in ("mrr", _EXPONENTIAL)}
+    exponential = {name: parsed for name, parsed in cutoffs.items() if parsed[0] == _EXPONENTIAL}
+    _add(values, plain, judged, qrels)
+    _add(values, exponential, judged, {query: _gained(qrels[query]) for query in judged} if exponential else {})
     reciprocal = {name: cutoff for name, (family, cutoff) in cutoffs.items() if family == "mrr"}
     if reciprocal:
         for query, documents in judged.items():
@@ -46,6 +56,28 @@ def per_query(run: Run, qrels: Qrels, measures: Sequence[str] = DEFAULT_MEASURES
             for name, cutoff in reciprocal.items():
                 values[name][query] = 1.0 / rank if rank and rank <= cutoff else 0.0
     return values
+
+
+def _add(
+    values: dict[str, dict[str, float]], measures: Mapping[str, tuple[str, int]], judged: Run, qrels: Qrels
+) -> None:
+    """Put what the library computes for `measures` (name → family, cutoff) into `values`."""
+    if not measures or not judged:
+        return
+    import ir_measures
+
+    names: dict[Any, list[str]] = {}
+    for name, parsed in measures.items():
+        names.setdefault(_measure(*parsed), []).append(name)
+    evaluator = ir_measures.pytrec_eval.evaluator(list(names), {query: qrels[query] for query in judged})
+    for metric in evaluator.iter_calc(judged):
+        for name in names[metric.measure]:
+            values[name][metric.query_id] = float(metric.value)
+
+
+def _gained(judgements: Mapping[str, int]) -> dict[str, int]:
+    """Grades whose linear gain is the exponential gain of the given ones; what is not relevant stays so."""
+    return {document: 2**grade - 1 if grade > 0 else grade for document, grade in judgements.items()}
 
 
 def means(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

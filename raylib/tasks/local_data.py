@@ -45,6 +45,11 @@ def local_folder(task: AbsTask) -> str | None:
     return getattr(task, _MARK, None)
 
 
+def mark_local(task: AbsTask, folder: str) -> None:
+    """Note that the task reads `folder`: for tasks that read local copies by themselves."""
+    setattr(task, _MARK, folder)
+
+
 def _local_folder(task: AbsTask, hub_path: str, data_root: str) -> str:
     root = os.path.abspath(os.path.expanduser(data_root))
     tried = [os.path.join(root, hub_path), os.path.join(root, hub_path.rpartition("/")[2])]

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from raylib.errors import UserError
 
 HUB_PATH = "TIGER-Lab/MMEB-eval"
 PREFIX = "MMEB_"
@@ -86,6 +89,30 @@ VIDEO_SUBSETS: tuple[str, ...] = (
 IMAGE_BENCHMARK, VISDOC_BENCHMARK = "MMEB(eval)", "MMEB-V2(visdoc)"
 VIDEO_BENCHMARKS = ("MMEB-V2", "MMEB-V2(video)")
 """Names of benchmarks that hold videos."""
+
+
+@dataclass(frozen=True)
+class MmebOptions:
+    """How the image subsets are evaluated. target_prefix: put `target_prefix` before targets. candidate_pool: "row", a
+    query's own candidates, or "subset", those of all its rows. image_dir: a folder or .zip of images."""
+
+    target_prefix: bool = False
+    candidate_pool: str = "row"
+    image_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.candidate_pool not in ("row", "subset"):
+            raise UserError(f"--candidate-pool is {self.candidate_pool!r}; expected row or subset")
+
+    def changed(self) -> dict[str, Any]:
+        """What changes scores, for the folder results are filed under."""
+        pool = {"candidate_pool": self.candidate_pool} if self.candidate_pool != "row" else {}
+        return {**({"target_prefix": True} if self.target_prefix else {}), **pool}
+
+    def flags(self) -> list[str]:
+        """The flags that are set."""
+        named = {"--image-dir": self.image_dir is not None}
+        return [f"--{name.replace('_', '-')}" for name in self.changed()] + [f for f, given in named.items() if given]
 
 
 def task_name(subset: str) -> str:

@@ -8,12 +8,21 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from raylib.errors import UnknownNameError, UserError
 from raylib.tasks import local_data
+from raylib.tasks.mmeb_table import (
+    IMAGE_BENCHMARK,
+    VIDEO_BENCHMARKS,
+    VIDEO_SUBSETS,
+    VISDOC_BENCHMARK,
+    VISDOC_PREFIX,
+    MmebOptions,
+)
 
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
     from mteb.benchmarks.benchmark import Benchmark
 
 OWN_BENCHMARK = "StdlibPages"
+_OWN = (OWN_BENCHMARK, IMAGE_BENCHMARK, VISDOC_BENCHMARK)
 
 
 @dataclass(frozen=True)
@@ -46,15 +55,17 @@ def select_tasks(
     languages: Sequence[str] | None = None,
     splits: Sequence[str] | None = None,
     data_root: str | None = None,
+    mmeb: MmebOptions | None = None,
 ) -> list[AbsTask]:
     """Fresh task objects of all benchmarks, then of all tasks, each task once, in order of first mention.
 
     languages: ISO 639-3 codes ("eng", "eng-Latn") or subset names ("english"); a task keeps the subsets that match,
     and is left out where none does. splits: a task keeps those that it has, and is left out where it has none.
-    data_root: see `local_data.redirect`; the built-in benchmark, which needs no data, is not affected.
+    data_root: see `local_data.redirect`; the built-in benchmark, which needs no data, is not affected. mmeb: options of
+    MMEB's tasks.
 
     Raises UnknownNameError for a name that neither MTEB nor raylib has; UserError where nothing is selected, where no
-    selected task has a language or split asked for, and where data_root lacks a data set.
+    selected task has a language or split asked for, where data_root lacks a data set, and for MMEB's videos.
     """
     if not benchmarks and not tasks:
         raise UserError("no task is selected: name some with --benchmarks or --tasks (raylib list benchmarks)")
@@ -65,6 +76,10 @@ def select_tasks(
     if not selected:
         wanted = f"languages {', '.join(languages or ())} and splits {', '.join(splits or ())}"
         raise UserError(f"no selected task has both {wanted}. Ask for fewer of them.")
+    if mmeb is not None and mmeb != MmebOptions():
+        from raylib.tasks.mmeb import configure
+
+        configure(selected, mmeb)
     if data_root is not None:
         for task in selected:
             read_locally(task, data_root)
@@ -72,8 +87,13 @@ def select_tasks(
 
 
 def read_locally(task: AbsTask, data_root: str) -> None:
-    """See `local_data.redirect`; the built-in benchmark stays as it is. UserError where the data is not there."""
-    if not _is_own(task):
+    """See `local_data.redirect`; the built-in benchmark stays as it is, and MMEB's image tasks read by themselves.
+    UserError where the data is not there."""
+    from raylib.tasks import mmeb, stdlib_tasks
+
+    if isinstance(task, mmeb.MmebTask):
+        task.read_from(data_root)
+    elif not isinstance(task, stdlib_tasks.TASKS):
         local_data.redirect(task, data_root)
 
 
@@ -81,7 +101,7 @@ def list_benchmarks(match: str = "") -> list[BenchmarkRow]:
     """All benchmarks whose name or alias contains `match` (case does not count), ours first, then by name."""
     rows = [_benchmark_row(benchmark) for benchmark in _known_benchmarks().values()]
     found = [row for row in rows if any(match.lower() in name.lower() for name in (row.name, *row.aliases))]
-    return sorted(found, key=lambda row: (row.name != OWN_BENCHMARK, row.name.lower()))
+    return sorted(found, key=lambda row: (row.name not in _OWN, row.name != OWN_BENCHMARK, row.name.lower()))
 
 
 def list_tasks(benchmark: str | None = None, match: str = "") -> list[TaskRow]:
@@ -100,19 +120,20 @@ def list_tasks(benchmark: str | None = None, match: str = "") -> list[TaskRow]:
 def _known_benchmarks() -> dict[str, Benchmark]:
     import mteb
 
-    from raylib.tasks import stdlib_tasks
+    from raylib.tasks import mmeb, mmeb_visdoc, stdlib_tasks
 
-    return {OWN_BENCHMARK: stdlib_tasks.benchmark()} | {entry.name: entry for entry in mteb.get_benchmarks()}
+    own = (stdlib_tasks.benchmark(), mmeb.benchmark(), mmeb_visdoc.benchmark())
+    return {entry.name: entry for entry in (*own, *mteb.get_benchmarks())}
 
 
 def _known_tasks() -> dict[str, type[AbsTask]]:
     from importlib import import_module
 
-    from raylib.tasks import stdlib_tasks
+    from raylib.tasks import mmeb, mmeb_visdoc, stdlib_tasks
 
     # `mteb.get_tasks` is the function of that name; the module beside it holds the classes.
     classes = import_module("mteb.get_tasks").TASK_LIST
-    return {cls.metadata.name: cls for cls in (*stdlib_tasks.TASKS, *classes)}
+    return {cls.metadata.name: cls for cls in (*stdlib_tasks.TASKS, *mmeb.TASKS, *mmeb_visdoc.TASKS, *classes)}
 
 
 def _benchmark_tasks(name: str) -> list[AbsTask]:
@@ -121,6 +142,8 @@ def _benchmark_tasks(name: str) -> list[AbsTask]:
     aliases = {alias: entry for entry in known.values() for alias in entry.aliases or ()}
     found = known.get(name) or aliases.get(name)
     if found is None:
+        if name in VIDEO_BENCHMARKS:
+            _refuse_video(name)
         raise UnknownNameError("benchmark", name, [*known, *aliases], "`raylib list benchmarks` names them all.")
     return [_copy(task) for task in found.tasks]
 
@@ -128,8 +151,17 @@ def _benchmark_tasks(name: str) -> list[AbsTask]:
 def _task(name: str) -> AbsTask:
     known = _known_tasks()
     if name not in known:
+        if name.removeprefix(VISDOC_PREFIX) in VIDEO_SUBSETS:
+            _refuse_video(name)
         raise UnknownNameError("task", name, known, "`raylib list tasks` names them all.")
     return known[name]()
+
+
+def _refuse_video(name: str) -> NoReturn:
+    raise UserError(
+        f"{name} holds videos: video is not supported yet. Of MMEB-V2 there are the images ({IMAGE_BENCHMARK}) and the "
+        f"visual documents ({VISDOC_BENCHMARK})."
+    )
 
 
 def _copy(task: AbsTask) -> AbsTask:
@@ -195,12 +227,6 @@ def _keep_splits(tasks: Sequence[AbsTask], splits: Sequence[str]) -> list[AbsTas
 def _raise_missing(kind: str, missing: Sequence[str], existing: Sequence[str]) -> NoReturn:
     shown = ", ".join(existing[:40]) + (f" and {len(existing) - 40} more" if len(existing) > 40 else "")
     raise UserError(f"no selected task has the {kind} {', '.join(missing)}; there are: {shown}")
-
-
-def _is_own(task: AbsTask) -> bool:
-    from raylib.tasks import stdlib_tasks
-
-    return isinstance(task, stdlib_tasks.TASKS)
 
 
 def _benchmark_row(benchmark: Benchmark) -> BenchmarkRow:

@@ -57,6 +57,20 @@ def test_values_by_hand():
     assert (found["mrr_at_3"]["q"], found["mrr_at_1"]["q"]) == (0.5, 0.0)
 
 
+def test_the_two_gains_of_ndcg():
+    """The ranking is b (grade 1), a (2), c (not relevant); d (3) was not found. Gains: 1, 2, 0 or 2 − 1, 4 − 1, 0."""
+    run = {"q": {"b": 0.9, "a": 0.5, "c": 0.1}, "binary": {"x": 0.5, "y": 0.9}}
+    qrels = {"q": {"a": 2, "b": 1, "c": 0, "d": 3}, "binary": {"x": 1}}
+    found = per_query(run, qrels, ["ndcg_linear_at_5", "ndcg_exponential_at_5", "ndcg_at_5"])
+    second, third = 1 / math.log2(3), 1 / 2
+    linear = (1 + 2 * second) / (3 + 2 * second + 1 * third)  # 2.2619 / 4.7619
+    exponential = (1 + 3 * second) / (7 + 3 * second + 1 * third)  # 2.8928 / 9.3928
+    assert found["ndcg_linear_at_5"]["q"] == found["ndcg_at_5"]["q"] == pytest.approx(linear, abs=1e-15)
+    assert found["ndcg_exponential_at_5"]["q"] == pytest.approx(exponential, abs=1e-15)
+    assert round(linear, 4) == 0.475 and round(exponential, 4) == 0.308
+    assert {values["binary"] for values in found.values()} == {pytest.approx(second)}, "grades 0 and 1 have one gain"
+
+
 def test_ties_go_to_the_greater_document_id():
     found = per_query({"q": {"d1": 1.0, "d2": 1.0}}, {"q": {"d1": 1}}, ["mrr_at_5", "precision_at_1", "hit_rate_at_2"])
     assert {name: v["q"] for name, v in found.items()} == {"mrr_at_5": 0.5, "precision_at_1": 0.0, "hit_rate_at_2": 1.0}
@@ -78,7 +92,7 @@ def test_which_queries_count():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("ndgc_at_10", r"unknown measure 'ndgc_at_10'. Did you mean ndcg_at_10.* There are ndcg_at_K, map_at_K,"),
+        ("ndgc_at_10", r"unknown measure 'ndgc_at_10'. Did you mean ndcg_at_10.* There are ndcg_at_K, ndcg_linear_at_K,"),
         ("ndcg@10", "unknown measure 'ndcg@10'"),
         ("ndcg_at_0", "the cutoff is '0'; expected a positive number, as in ndcg_at_10"),
         ("ndcg_at_x", "the cutoff is 'x'"),
