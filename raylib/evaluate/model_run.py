@@ -14,6 +14,7 @@ from raylib.evaluate.batching import BatchLimits, Limits
 from raylib.evaluate.config import EvaluateConfig
 from raylib.evaluate.encode import Progress
 from raylib.evaluate.exact_run import ExactModelMaker, ExactRunModel
+from raylib.evaluate.groups import summary_groups
 from raylib.evaluate.meta import model_meta
 from raylib.evaluate.model import EncodeStage, StoreModel, SubsetKeys
 from raylib.evaluate.plan import Plan
@@ -301,6 +302,7 @@ class ModelRun:
         self.summary.task_results.sort(key=lambda entry: asked[entry["task_name"]])
         self.summary.tasks_failed.sort(key=lambda entry: asked.get(entry["task_name"], -1))
         self.summary.timings = {name: round(seconds, 3) for name, seconds in self._timings.items()}
+        self.summary.groups = summary_groups({result.task_name: result.get_score() for result in self.task_results})
         path = self.summary.write(self.config.output_folder)
         if self.summary.status != "success":
             self.reporter.warn(f"✗ {self.spec.name}: {self.summary.status}; see {path}")

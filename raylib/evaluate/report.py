@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raylib.evaluate.groups import group_tables
 from raylib.evaluate.ranking import MAIN, MISSING, Cell, Column, Report, Row, format_score, rank
 from raylib.evaluate.result_files import ModelScores, read_folder
 from raylib.evaluate.results import NO_REVISION
@@ -58,6 +59,10 @@ def render_markdown(report: Report) -> str:
     if not view.rows:
         lines.append("There are no results yet.")
     lines += [f"\n{_escape(provenance(report))}"] if provenance(report) else []
+    for table in group_tables(report):
+        lines += ["", f"## {_escape(table.title)}", "", "| Model | " + " | ".join(table.heads) + " |"]
+        lines += ["|:---|" + "---:|" * len(table.heads)]
+        lines += [f"| {_escape(model_title(model))} | {' | '.join(cells)} |" for model, cells in table.rows]
     for title, items in report_lists(report):
         lines += ["", f"## {title}", "", *(f"- {_escape(item)}" for item in items)]
     return "\n".join(lines) + "\n"
@@ -164,6 +169,14 @@ def print_leaderboard(report: Report, console: Console) -> None:
     if len(heads) > shown:
         notes.append(f"{len(heads) - shown} more columns are in leaderboard.html and leaderboard.md")
     console.print(Text(" · ".join(notes), style="dim"))
+    for groups in group_tables(report):
+        table = Table(title=groups.title, title_justify="left", title_style="bold", header_style="dim", box=None)
+        table.add_column("Model", overflow="fold", width=name_width)
+        for head in groups.heads:
+            table.add_column(head, justify="right")
+        for model, cells in groups.rows:
+            table.add_row(Text(titles[id(model)]), *cells)
+        console.print(table)
     for title, items in report_lists(report):
         console.print(Text(title, style="yellow" if title == "Notes" else "bold red"))
         for item in items:
@@ -193,7 +206,7 @@ def render_html(report: Report) -> str:
     template = files("raylib.evaluate").joinpath("templates", "leaderboard.html.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"score": format_score, "metric": metric_title, "width": _bar_width, "breakable": _breakable}
-    view = report.view()
+    view, titles = report.view(), _short_titles(report)
     return environment.from_string(template).render(
         report=report,
         view=view,
@@ -204,6 +217,8 @@ def render_html(report: Report) -> str:
         metrics=report.metrics,
         metric_values={metric: _metric_values(report, metric) for metric in report.metrics},
         tasks=[_task_details(report, column) for column in report.columns],
+        groups=group_tables(report),
+        report_titles=lambda model: titles[id(model)],
         lists=report_lists(report),
     )
 

@@ -197,7 +197,8 @@ class RunSummary:
     [{task_name, reason}], tasks of a modality that the model does not read: no failure. error: why the model
     as a whole failed. variant: MTEB's experiment name, or "". timings: seconds per stage. contents: counts under
     planned, reused, encoded, failed. official: every result comes from the published data. search: task →
-    "split/subset" → the measured quality of an approximate search.
+    "split/subset" → the measured quality of an approximate search. groups: of benchmarks whose tasks have groups, see
+    `raylib.evaluate.groups.summary_groups`.
     """
 
     model: str
@@ -215,6 +216,7 @@ class RunSummary:
     official: bool = True
     untrained: bool = False
     search: dict[str, Any] = field(default_factory=dict)
+    groups: Mapping[str, Any] = field(default_factory=dict)
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property

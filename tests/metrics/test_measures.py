@@ -68,7 +68,7 @@ def test_the_two_gains_of_ndcg():
     assert found["ndcg_linear_at_5"]["q"] == found["ndcg_at_5"]["q"] == pytest.approx(linear, abs=1e-15)
     assert found["ndcg_exponential_at_5"]["q"] == pytest.approx(exponential, abs=1e-15)
     assert round(linear, 4) == 0.475 and round(exponential, 4) == 0.308
-    assert {values["binary"] for values in found.values()} == {pytest.approx(second)}, "grades 0 and 1 have one gain"
+    assert {round(values["binary"], 12) for values in found.values()} == {round(second, 12)}, "one gain for 0 and 1"
 
 
 def test_ties_go_to_the_greater_document_id():
@@ -92,7 +92,7 @@ def test_which_queries_count():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("ndgc_at_10", r"unknown measure 'ndgc_at_10'. Did you mean ndcg_at_10.* There are ndcg_at_K, ndcg_linear_at_K,"),
+        ("ndgc_at_10", r"unknown measure 'ndgc_at_10'. Did you mean ndcg_at_10.* There are ndcg_at_K, ndcg_line"),
         ("ndcg@10", "unknown measure 'ndcg@10'"),
         ("ndcg_at_0", "the cutoff is '0'; expected a positive number, as in ndcg_at_10"),
         ("ndcg_at_x", "the cutoff is 'x'"),
