@@ -63,6 +63,7 @@ def inspect_run(config: InspectConfig) -> Written:
     Raises UserError for a model, task, split, subset or measure without details, and where the task's data cannot be
     had. What stands in the way of heat maps only is a note on the page.
     """
+    from raylib.tasks.mmeb_table import PREFIX, options_of
     from raylib.tasks.retrieval_data import load_retrieval
     from raylib.tasks.selection import select_tasks
 
@@ -73,7 +74,8 @@ def inspect_run(config: InspectConfig) -> Written:
     settings = run_settings(config.results, _fingerprint(details), model)
     subsets, splits = (sorted(set(details.queries.column(name).to_pylist())) for name in ("subset", "split"))
     data_root = config.data_root or settings.get("data_root")
-    (task,) = select_tasks(tasks=[task_name], languages=subsets, splits=splits, data_root=data_root)
+    mmeb = options_of(settings) if task_name.startswith(PREFIX) else None
+    (task,) = select_tasks(tasks=[task_name], languages=subsets, splits=splits, data_root=data_root, mmeb=mmeb)
     measure = config.measure or _default_measure(details.queries, task.metadata.main_score)
     values = measure_values(details.queries, measure)
     summary = Summary(

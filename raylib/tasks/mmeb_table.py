@@ -115,6 +115,11 @@ class MmebOptions:
         return [f"--{name.replace('_', '-')}" for name in self.changed()] + [f for f, given in named.items() if given]
 
 
+def options_of(settings: Mapping[str, Any]) -> MmebOptions:
+    """The options among the settings of a run, as its summary keeps them: what was not set is not there."""
+    return MmebOptions(**{name: settings[name] for name in MmebOptions.__dataclass_fields__ if name in settings})
+
+
 def task_name(subset: str) -> str:
     """The name of the task of an image subset."""
     return PREFIX + subset

@@ -143,3 +143,21 @@ def test_a_model_that_reads_every_column_leaves_modalities_that_it_lacks():
     assert readable_fields(Everything(modalities=[]), both) == ("text", "body", "image"), "it does not say"
     with pytest.raises(UserError, match="contents are image; made/letters reads text only"):
         readable_fields(Everything(modalities=["text"]), images(b"1"))
+
+
+def test_rows_of_mixed_kinds_have_the_keys_and_batches_of_what_they_hold():
+    """A text, an image and both, in one source: as if each were in a source of its kind."""
+    source = images(None, b"1", b"1", None, text=["a", "", "a", "bb"])
+    source.present = [("text",), ("image",), ("text", "image"), ("text",)]
+    plan = Plan(Letters(fuses=True))
+    keys = plan.add(source, DOCUMENT)
+
+    apart = Plan(Letters(fuses=True))
+    assert [keys[0], keys[3]] == apart.add(texts("a", "bb"), DOCUMENT)
+    assert keys[1:2] == apart.add(images(b"1"), DOCUMENT) and keys[2:3] == apart.add(images(b"1", text=["a"]), DOCUMENT)
+    found = {batch.fields: [row for _, row in batch.rows] for batch in plan.batches(8)}
+    assert found == {("text",): [3, 0], ("image",): [1], ("text", "image"): [2]} and plan.n_requested == 4
+    piece = source.piece(1, 3)
+    assert piece.kinds() == {("image",): [0], ("text", "image"): [1]}
+    with pytest.raises(UserError, match="contents hold text and image together"):
+        Plan(Letters()).add(source, DOCUMENT)
