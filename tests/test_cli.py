@@ -132,6 +132,7 @@ FLAGS = [
     *["--query-prompt", "q: ", "--document-prompt", "", "--attention", "eager", "--compile"],
     *["--endpoint", "http://h/v1", "--max-batch-tokens", "99"],
     *["--index", "IVF8,Flat", "--candidates", "int8", "--oversample", "9", "--token-pooling", "2"],
+    *["--target-prefix", "--candidate-pool", "subset", "--image-dir", "images.zip"],
     *["--limit", "10", "--keep-rankings", "7", "--allow-errors", "5", "--overwrite", "--dry-run", "--quiet"],
 ]
 YAML = """
@@ -173,6 +174,9 @@ index: IVF8,Flat
 candidates: int8
 oversample: 9
 token-pooling: 2
+target-prefix: true
+candidate_pool: subset
+image-dir: images.zip
 limit: 10
 keep-rankings: 7
 allow-errors: 5
@@ -219,6 +223,9 @@ SAID = EvaluateConfig(
     candidates="int8",
     oversample=9,
     token_pooling=2,
+    target_prefix=True,
+    candidate_pool="subset",
+    image_dir="images.zip",
     limit=10,
     keep_rankings=7,
     allow_errors=5,
