@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from raylib.types import Embeddings
 
 
 class RaylibError(Exception):
@@ -43,6 +47,21 @@ class UnsupportedOptionError(UserError):
 
 class ModelError(RaylibError):
     """A model cannot be loaded, or gave no embedding: NaN, a wrong shape, too much memory for one content."""
+
+
+class RefusedContentsError(RaylibError):
+    """A model gives no vectors for some contents of a batch, each for a reason of its own.
+
+    reasons: row in the batch → why. rest: the Embeddings of the other rows in order, None where there are none.
+    """
+
+    def __init__(self, model: str, reasons: Mapping[int, str], rest: Embeddings | None) -> None:
+        self.model, self.reasons, self.rest = model, dict(reasons), rest
+        row, reason = next(iter(self.reasons.items()))
+        super().__init__(f"{model} gives no vectors for {len(self.reasons)} contents; for number {row + 1}: {reason}")
+
+    def __reduce__(self):
+        return (RefusedContentsError, (self.model, self.reasons, self.rest))
 
 
 class StoreError(RaylibError):

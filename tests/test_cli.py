@@ -352,6 +352,7 @@ WRONG = {
     f"--model no.module:x {ON_TEXT}": "cannot import no.module",
     f"--model raylib/hashed-ngrams --pooling mean {ON_TEXT}": "has no option --pooling; it has: none. Leave it out.",
     f"--model tests.evaluate.made:letters --dtype float16 {ON_TEXT}": "its factory gives a finished encoder",
+    f"--model m --endpoint http://me:secret@h/v1 {ON_TEXT}": "--endpoint for h has a user, a query or a fragment",
     f"--model raylib/bm25 --languages xyz {ON_TEXT}": "has the language xyz; there are: eng",
     "--model raylib/bm25 --tasks VidoreArxivQARetrieval --data-root /nowhere": "no local copy of",
 }

@@ -25,7 +25,7 @@ from raylib.cluster.session import MAX_ATTEMPTS, Workers, portable, worker_failu
 from raylib.cluster.shared_store import require_store, store_marker
 from raylib.cluster.ship import ShippedSource, ship
 from raylib.evaluate.contents import Source
-from raylib.evaluate.encode import EncodeReport, Prepared, Progress, prepare, run_forward
+from raylib.evaluate.encode import EncodeReport, Prepared, Progress, prepare, run_forwards
 from raylib.evaluate.plan import MicroBatch
 from raylib.models.protocol import Encoder
 from raylib.store.embeddings import Shelf
@@ -78,7 +78,7 @@ class RayDataStage:
     def _receipts(
         self, encoder: Encoder, batches: Sequence[MicroBatch], sources: Sequence[Source], shelf: Shelf
     ) -> Generator[dict[str, Any], None, None]:
-        workers = self.workers.resolve()
+        workers = self.workers.for_model(encoder).resolve()
         assert workers.count is not None and workers.gpus is not None
         most = min(workers.count, max(1, len(batches) // 2))
         split = self.split if self.split is not None else workers.gpus > 0
@@ -98,11 +98,12 @@ class RayDataStage:
                 max_retries=MAX_ATTEMPTS - 1,
             )
         most_batches = _MAX_IMAGE_BATCHES_PER_PART if images else _MAX_TEXT_BATCHES_PER_PART
+        together = min(encoder.side_by_side, len(batches) // most)  # the batches of a call go side by side
         receipts = rows.map_batches(
             _Forward,
             fn_constructor_args=(encoder, None if split else shipped, shelf, store_marker(shelf), workers.cpus),
             compute=ActorPoolStrategy(min_size=min(workers.minimum, most), max_size=most, initial_size=most),
-            batch_size=max(1, min(most_batches, len(batches) // _PARTS_PER_RUN)),
+            batch_size=max(1, together, min(most_batches, len(batches) // _PARTS_PER_RUN)),
             batch_format="pyarrow",
             # Without GPUs Ray only admits by this number; it must leave room for the tasks of the other stage.
             num_cpus=workers.cpus if workers.gpus or not split else 0.4 * workers.cpus,
@@ -179,14 +180,7 @@ class _Forward:
         keys: list[bytes] = []
         vectors: list[Embeddings] = []
         try:
-            for payload in table.column("payload"):
-                item: MicroBatch | Prepared | Exception = pickle.loads(payload.as_buffer())
-                if isinstance(item, Exception):
-                    raise item
-                if isinstance(item, MicroBatch):
-                    assert self.sources is not None
-                    item = prepare(self.encoder, item, self.sources)
-                encoded = run_forward(self.encoder, item)
+            for encoded in run_forwards(self.encoder, self._prepared(table)):
                 report.add(EncodeReport(len(encoded.keys), encoded.bad, encoded.notes))
                 if encoded.embeddings is not None:
                     keys += encoded.keys
@@ -194,6 +188,16 @@ class _Forward:
         finally:
             if vectors:
                 self.shelf.write_batches(keys, vectors)
+
+    def _prepared(self, table: pa.Table) -> Iterator[Prepared]:
+        for payload in table.column("payload"):
+            item: MicroBatch | Prepared | Exception = pickle.loads(payload.as_buffer())
+            if isinstance(item, Exception):
+                raise item
+            if isinstance(item, MicroBatch):
+                assert self.sources is not None
+                item = prepare(self.encoder, item, self.sources)
+            yield item
 
 
 def _one_row(value: Any) -> pa.Table:

@@ -124,7 +124,7 @@ class PoolStage:
             pool = self._pool
             if pool is None or pool.failure is not None or pool.fingerprint != encoder.fingerprint:
                 self._close()
-                pool = self._pool = _Pool(encoder, self._wanted.resolve())
+                pool = self._pool = _Pool(encoder, self._wanted.for_model(encoder).resolve())
             return pool
 
     def close(self) -> None:
@@ -159,10 +159,11 @@ class _Pool:
         options: dict[str, Any] = {"max_restarts": -1, "num_gpus": workers.gpus or None, "num_cpus": workers.cpus}
         if not workers.gpus:
             options["num_cpus"] = _CPU_SHARE * min(1.0, ray.cluster_resources().get("CPU", 1.0) / workers.count)
+        options["max_concurrency"] = encoder.side_by_side
         actor = ray.remote(_PoolWorker).options(**options)
         self._actors: list[Any] = [actor.remote(encoder, workers.cpus) for _ in range(workers.count)]
         for actor in self._actors:
-            self._expect(actor, places=_IN_FLIGHT)
+            self._expect(actor, places=max(_IN_FLIGHT, encoder.side_by_side))
 
     def wait_until_ready(self) -> None:
         """Until one actor has loaded the weights: the others join it. Raises what went wrong with the first."""

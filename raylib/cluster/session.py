@@ -8,7 +8,8 @@ import pickle
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from raylib.errors import ModelError, RaylibError, UserError
 
@@ -18,6 +19,9 @@ os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 
 import ray
 import ray.exceptions
+
+if TYPE_CHECKING:
+    from raylib.models.protocol import Encoder
 
 MAX_ATTEMPTS = 3
 """How often contents are given to a worker before its death is put down to them, and not to the machine."""
@@ -44,6 +48,10 @@ class Workers:
     minimum: int = 1
     gpus: float | None = None
     cpus: int = 1
+
+    def for_model(self, encoder: Encoder) -> Workers:
+        """The same without GPUs for an encoder that needs none."""
+        return self if encoder.needs_device else replace(self, gpus=0.0)
 
     def resolve(self) -> Workers:
         """The same with every default filled in from the cluster. Raises UserError for GPUs that it does not have."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from raylib.errors import BadContent, ModelError
+from raylib.errors import BadContent, ModelError, RefusedContentsError
 from raylib.evaluate.batching import within_tokens
 from raylib.evaluate.contents import BadContentError, Rows, decode_row
 from raylib.evaluate.plan import MicroBatch
@@ -33,11 +33,14 @@ _MAX_PREPARE_THREADS = 4
 
 @dataclass
 class Prepared:
-    """A batch after its CPU half: tensors with one row per key, or None when no content of it could be used."""
+    """A batch after its CPU half: tensors with one row per key, or None when no content of it could be used.
+
+    names: per key its source and its id there, for messages."""
 
     keys: list[bytes]
     tensors: Tensors | None
     bad: list[BadContent] = field(default_factory=list)
+    names: list[tuple[str, str]] = field(default_factory=list)
     max_tokens: int | None = None
 
 
@@ -82,11 +85,12 @@ def prepare(
 
     turn: held while the encoder preprocesses, where several threads prepare: tokenizers are for one thread at a time.
     """
-    rows, keys, bad = [], [], []
+    rows, keys, names, bad = [], [], [], []
     for key, place, raw in zip(batch.keys, batch.rows, _read(batch, sources), strict=True):
         try:
             rows.append(decode_row(raw, sources[place[0]].required))
             keys.append(key)
+            names.append((sources[place[0]].name, sources[place[0]].id_of(place[1])))
         except BadContentError as error:
             bad.append(_bad(key, place, sources, str(error)))
     if not rows:
@@ -94,7 +98,7 @@ def prepare(
     try:
         with turn or nullcontext():
             tensors = encoder.preprocess(_columns(rows), batch.context)
-        return Prepared(keys, tensors, bad, batch.max_tokens)
+        return Prepared(keys, tensors, bad, names, batch.max_tokens)
     except Exception as error:
         if len(rows) == 1:
             named = dict(zip(batch.keys, batch.rows, strict=True))[keys[0]]
@@ -132,7 +136,7 @@ def _prepare_one_by_one(
         ) from first
     rest = prepare(encoder, replace(batch, keys=good, rows=[place[key] for key in good]), sources, turn)
     failed = [b for key in keys if key not in set(good) for b in singles[key].bad]
-    return Prepared(rest.keys, rest.tensors, bad + failed + rest.bad, batch.max_tokens)
+    return Prepared(rest.keys, rest.tensors, bad + failed + rest.bad, rest.names, batch.max_tokens)
 
 
 def _bad(key: bytes, place: tuple[int, int], sources: Sequence[Rows], reason: str) -> BadContent:
@@ -149,17 +153,24 @@ def _columns(rows: list[dict]) -> Batch:
 def run_forward(encoder: Encoder, prepared: Prepared) -> Encoded:
     """The forward of one prepared batch, cut to the tokens it may hold and halved as often as memory asks.
 
+    Contents that the encoder refuses are set aside with their reasons.
+
     Raises ModelError for NaN or Inf, for a number of vectors other than the number of contents, and when a single
     content does not fit in memory.
     """
     if prepared.tensors is None:
         return Encoded([], None, prepared.bad)
     notes: list[str] = []
-    pieces = within_tokens(prepared.tensors, encoder.token_counts(prepared.tensors), prepared.max_tokens)
-    found = [_forward_halving(encoder, piece, len(next(iter(piece.values()))), notes) for piece in pieces]
-    embeddings = found[0] if len(found) == 1 else Embeddings.concatenate(found)
-    if len(embeddings) != len(prepared.keys):
-        raise ModelError(f"{encoder.spec.name} gave {len(embeddings)} embeddings for {len(prepared.keys)} contents")
+    parts, reasons = _forward_within(encoder, prepared.tensors, prepared.max_tokens, notes)
+    keys = [key for row, key in enumerate(prepared.keys) if row not in reasons]
+    refused = [BadContent(prepared.keys[row].hex(), *prepared.names[row], why) for row, why in sorted(reasons.items())]
+    bad = prepared.bad + refused
+    if not parts:
+        assert not keys, "what is not refused has a vector"
+        return Encoded([], None, bad, notes)
+    embeddings = Embeddings.concatenate(parts)
+    if len(embeddings) != len(keys):
+        raise ModelError(f"{encoder.spec.name} gave {len(embeddings)} embeddings for {len(keys)} contents")
     if not np.isfinite(embeddings.values).all():
         rows = np.flatnonzero(~np.isfinite(embeddings.values).all(axis=1))
         owners = np.unique(np.searchsorted(embeddings.offsets, rows, side="right") - 1)
@@ -169,12 +180,33 @@ def run_forward(encoder: Encoder, prepared: Prepared) -> Encoded:
         )
     if (embeddings.token_counts == 0).any():
         raise ModelError(f"{encoder.spec.name} gave a content no vector at all; expected at least one token each")
-    return Encoded(prepared.keys, embeddings, prepared.bad, notes)
+    return Encoded(keys, embeddings, bad, notes)
 
 
-def _forward_halving(encoder: Encoder, tensors: Tensors, n: int, notes: list[str]) -> Embeddings:
+def _forward_within(
+    encoder: Encoder, tensors: Tensors, max_tokens: int | None, notes: list[str]
+) -> tuple[list[Embeddings], dict[int, str]]:
+    """The vectors, in order, and by row why there are none; of a batch that holds too many tokens, piece by piece."""
+    parts: list[Embeddings] = []
+    reasons: dict[int, str] = {}
+    first = 0
+    for piece in within_tokens(tensors, encoder.token_counts(tensors), max_tokens):
+        n = len(next(iter(piece.values())))
+        found, why = _forward_halving(encoder, piece, n, notes)
+        parts += found
+        reasons |= {first + row: reason for row, reason in why.items()}
+        first += n
+    return parts, reasons
+
+
+def _forward_halving(
+    encoder: Encoder, tensors: Tensors, n: int, notes: list[str]
+) -> tuple[list[Embeddings], dict[int, str]]:
+    """The vectors, in order, and by row why there are none."""
     try:
-        return encoder.forward(tensors)
+        return [encoder.forward(tensors)], {}
+    except RefusedContentsError as refused:
+        return [] if refused.rest is None else [refused.rest], refused.reasons
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -187,9 +219,29 @@ def _forward_halving(encoder: Encoder, tensors: Tensors, n: int, notes: list[str
     free_device_memory()  # outside the handler, which holds the failed forward's tensors alive
     half = n // 2
     notes.append(f"{encoder.spec.name}: out of memory with {n} contents, batch halved to {n - half} ({reason})")
-    parts = [{k: v[:half] for k, v in tensors.items()}, {k: v[half:] for k, v in tensors.items()}]
-    sizes = [half, n - half]
-    return Embeddings.concatenate(_forward_halving(encoder, p, s, notes) for p, s in zip(parts, sizes, strict=True))
+    first, why = _forward_halving(encoder, {k: v[:half] for k, v in tensors.items()}, half, notes)
+    second, too = _forward_halving(encoder, {k: v[half:] for k, v in tensors.items()}, n - half, notes)
+    return first + second, why | {half + row: reason for row, reason in too.items()}
+
+
+def run_forwards(encoder: Encoder, batches: Iterable[Prepared]) -> Iterator[Encoded]:
+    """`run_forward` of each batch in order, as many side by side as the encoder allows. Where one fails, those after it
+    that were under way are given before its exception is raised."""
+    if encoder.side_by_side == 1:
+        yield from (run_forward(encoder, prepared) for prepared in batches)
+        return
+    with ThreadPoolExecutor(encoder.side_by_side, thread_name_prefix="forward") as pool:
+        running: deque[Future[Encoded]] = deque()
+        try:
+            for prepared in batches:
+                running.append(pool.submit(run_forward, encoder, prepared))
+                if len(running) >= encoder.side_by_side:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+        except Exception:
+            yield from (future.result() for future in running if future.exception() is None)
+            raise
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -230,7 +282,7 @@ def encode_locally(
     start, cpu = time.perf_counter(), time.process_time()
     buffer = WriteBuffer(shelf)
     try:
-        for encoded in _encode_ahead(encoder, batches, sources):
+        for encoded in run_forwards(encoder, _prepare_ahead(encoder, batches, sources)):
             buffer.add(encoded)
             report.add(EncodeReport(len(encoded.keys), encoded.bad, encoded.notes))
             progress(len(encoded.keys) + len(encoded.bad))
@@ -241,7 +293,7 @@ def encode_locally(
     return report
 
 
-def _encode_ahead(encoder: Encoder, batches: Iterable[MicroBatch], sources: Sequence[Rows]) -> Iterator[Encoded]:
+def _prepare_ahead(encoder: Encoder, batches: Iterable[MicroBatch], sources: Sequence[Rows]) -> Iterator[Prepared]:
     import torch
 
     threads, turn = min(torch.get_num_threads(), _MAX_PREPARE_THREADS), Lock()
@@ -250,9 +302,9 @@ def _encode_ahead(encoder: Encoder, batches: Iterable[MicroBatch], sources: Sequ
         for batch in batches:
             upcoming.append(pool.submit(prepare, encoder, batch, sources, turn))
             if len(upcoming) > threads:
-                yield run_forward(encoder, upcoming.popleft().result())
+                yield upcoming.popleft().result()
         while upcoming:
-            yield run_forward(encoder, upcoming.popleft().result())
+            yield upcoming.popleft().result()
 
 
 class WriteBuffer:

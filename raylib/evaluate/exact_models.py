@@ -59,6 +59,10 @@ def exact_source(spec: ModelSpec) -> ExactSource:
     Raises UserError for a name or a directory that cannot be right, UnsupportedOptionError for an option that MTEB's
     model does not have.
     """
+    if spec.endpoint is not None:
+        raise UnsupportedOptionError(
+            f"{spec.name}: --exact-mteb runs the model as MTEB loads it, at no --endpoint. Leave out one of the two."
+        )
     source = mteb_source(spec)
     if source is None:
         model = resolve(spec)

@@ -50,8 +50,10 @@ def result_name(spec: ModelSpec) -> str:
 
 
 def _experiment_options(spec: ModelSpec) -> dict[str, Any]:
-    """The options as MTEB may put them into a folder name: a path is cut to its last part."""
+    """The options as MTEB may put them into a folder name: a path is cut to its last part, a URL has no slashes."""
     options = spec.options()
+    if "endpoint" in options:
+        options["endpoint"] = re.sub(r"[^\w.-]+", "-", options["endpoint"].split("://")[-1])
     if "adapter" in options:
         options["adapter"] = os.path.basename(os.path.normpath(options["adapter"]))
     return options

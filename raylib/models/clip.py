@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from raylib.errors import UserError
+from raylib.errors import UnsupportedOptionError, UserError
 from raylib.models.families import Family
 from raylib.models.loading import rgb, to_numpy, with_adapter
 from raylib.models.pooling import fuse, fusion_name
@@ -19,6 +19,7 @@ from raylib.types import Batch, Embeddings, EncodeContext, Tensors
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
 _TEXT_INPUTS = ("input_ids", "attention_mask")
 _IMAGE_INPUTS = ("pixel_values", "pixel_attention_mask", "spatial_shapes")
@@ -79,6 +80,19 @@ class ClipEncoder(TorchEncoder):
         if not tensors:
             raise UserError(f"{self.spec.name} encodes text and images; this content has {sorted(batch) or 'nothing'}")
         return tensors
+
+    def served(self, text: str | None, image: Image.Image | None, prompt: str = "") -> list[str | list[dict[str, Any]]]:
+        if self.family.settings["padding"] == "max_length":
+            raise UnsupportedOptionError(
+                f"{self.spec.name} reads texts padded to its full length, which servers do not do; leave --endpoint out"
+            )
+        if image is None:
+            return [text or ""]
+        if text is not None:
+            raise UnsupportedOptionError(
+                f"{self.spec.name} adds vectors of text and image that are not normalised; servers give normalised ones"
+            )
+        return [[{"type": "image", "image": rgb(image, over_white=self.family.settings["over_white"])}]]
 
     def forward(self, tensors: Tensors) -> Embeddings:
         import torch

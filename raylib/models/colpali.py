@@ -158,13 +158,12 @@ class ColPaliEngineEncoder(TorchEncoder):
         return Embeddings(to_numpy(vectors[real], self.dtype), offsets.astype(np.int64))
 
     def fuse(self, text: Embeddings, image: Embeddings) -> Embeddings:
-        """The vectors of contents that hold both, from those of their parts."""
         if self.late:
             return Embeddings.from_list([np.concatenate(pair) for pair in zip(text, image, strict=True)])
         import torch
 
-        vectors = [torch.from_numpy(part.dense()) for part in (text, image)]
-        return Embeddings.from_dense(fuse(*vectors, self.fusion, unit=self.unit_fusion).numpy())
+        words, page = torch.from_numpy(text.dense()), torch.from_numpy(image.dense())
+        return Embeddings.from_dense(fuse(words, page, self.fusion, unit=self.unit_fusion).numpy())
 
     def token_grid(self, batch: Batch) -> list[TokenGrid | None]:
         """Of late-interaction families; the vectors of a text come before those of the page."""

@@ -11,14 +11,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raylib.models.colpali import ColPaliEngineEncoder
 from raylib.models.families import Family
-from raylib.models.loading import check_embedding_dim, to_numpy
+from raylib.models.loading import check_embedding_dim, rgb, to_numpy
 from raylib.models.pooling import normalise, pool, truncate
 from raylib.models.protocol import ModelSpec
 from raylib.types import Embeddings, Tensors
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 IMAGE_PROMPT = "Describe this image"
 
@@ -37,10 +40,13 @@ class GemmaEncoder(ColPaliEngineEncoder):
         return self._tokens(turns)
 
     def process_images(self, pages: list[Any], prompt: str) -> Mapping[str, Any]:
-        asked = IMAGE_PROMPT if prompt == self.family.settings["query_prefix"] else prompt
-        words = [{"type": "text", "text": asked}] if asked else []
-        turns = [self._turn([{"type": "image"}, *words])] * len(pages)
+        turns = [self._turn([{"type": "image"}, *self._image_words(prompt)])] * len(pages)
         return self._tokens(turns, images=[[page] for page in pages])
+
+    def _image_words(self, prompt: str) -> list[dict[str, str]]:
+        """What a turn says after its image: the user's prompt, or IMAGE_PROMPT in place of the family's own."""
+        asked = IMAGE_PROMPT if prompt == self.family.settings["query_prefix"] else prompt
+        return [{"type": "text", "text": asked}] if asked else []
 
     def _turn(self, content: list[dict[str, str]]) -> str:
         """A user's turn in the model's chat format, without the start of an answer."""
@@ -83,6 +89,15 @@ class BiGemmaEncoder(GemmaEncoder):
     def settings(self) -> Mapping[str, Any]:
         dim = None if self.spec.embedding_dim == self._width() else self.spec.embedding_dim
         return {**super().settings, "embedding_dim": dim}
+
+    def served(self, text: str | None, image: Image.Image | None, prompt: str = "") -> list[str | list[dict[str, Any]]]:
+        parts: list[str | list[dict[str, Any]]] = []
+        if text is not None:
+            parts.append([{"type": "text", "text": text}])
+        if image is not None:
+            page = {"type": "image", "image": rgb(image, over_white=False)}
+            parts.append([page, *self._image_words(prompt)])
+        return parts
 
     def embed(self, inputs: Tensors) -> Embeddings:
         import torch

@@ -24,6 +24,7 @@ from raylib.types import Batch, Embeddings, EncodeContext, Role, Similarity, Ten
 if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
     from mteb.models.model_meta import ModelMeta
+    from PIL import Image
 
     from raylib.models.families import Family
 
@@ -112,6 +113,12 @@ class Encoder(ABC):
     fuses: bool = False
     """True when one content may hold text and image together."""
 
+    needs_device: ClassVar[bool] = True
+    """False where `forward` runs no model of its own: on a cluster it is then given no GPU."""
+
+    side_by_side: int = 1
+    """How many batches one process may have under way at a time; above 1, both halves are safe in several threads."""
+
     def __init__(self, spec: ModelSpec, family: Family) -> None:
         self.spec = spec
         self.family = family
@@ -169,6 +176,23 @@ class Encoder(ABC):
     def encode(self, batch: Batch, context: EncodeContext) -> Embeddings:
         """Both halves in one process, for tests and small uses."""
         return self.forward(self.preprocess(batch, context))
+
+    def served(self, text: str | None, image: Image.Image | None, prompt: str = "") -> list[str | list[dict[str, Any]]]:
+        """What a server of this model is sent for one content, so that it reads what the local model would: a plain
+        text, or the parts of a user's chat turn, {"type": "text", "text": …} and {"type": "image", "image": RGB image}.
+        Two of these are two vectors, which `fuse` makes one. The prompt is in `text` already; it is told for families
+        that say it to an image, too.
+
+        Raises UnsupportedOptionError for contents that a server cannot be given so that it gives the same vectors.
+        """
+        del text, image, prompt
+        raise UnsupportedOptionError(
+            f"{self.spec.name}: a server cannot stand for family {self.family.name}; leave --endpoint out"
+        )
+
+    def fuse(self, text: Embeddings, image: Embeddings) -> Embeddings:
+        """The vectors of contents that hold text and image, from those of their parts: by default the sum."""
+        return Embeddings.from_dense(text.dense() + image.dense())
 
     def token_grid(self, batch: Batch) -> list[TokenGrid | None]:
         """Per content, the grid of its page's patches; None without one. Needs no weights. Depends on the size of the

@@ -27,11 +27,15 @@ SENTENCE = "sentence-transformers"
 def resolve(spec: ModelSpec) -> Encoder | SearchModel:
     """The model that `spec` names. Loads no weights; a factory may be called, once per process.
 
-    In this order: `module:factory`; a local directory, or a file of ColIntern heads; a name in raylib's table; a name
-    in MTEB's registry; a model in the local hub cache whose config.json selects a family. Raises UnknownNameError with
-    the nearest names, UnsupportedOptionError for an option that the model does not have, UserError for a damaged or
-    missing directory.
+    With an endpoint, the encoder that asks it. Else in this order: `module:factory`; a local directory, or a file of
+    ColIntern heads; a name in raylib's table; a name in MTEB's registry; a model in the local hub cache whose
+    config.json selects a family. Raises UnknownNameError with the nearest names, UnsupportedOptionError for an option
+    that the model does not have, UserError for a damaged or missing directory.
     """
+    if spec.endpoint is not None:
+        from raylib.models.endpoint import served
+
+        return served(spec, _known_locally)
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", spec.name):
         return _from_factory(spec)
     if os.path.isdir(spec.name):
@@ -46,6 +50,19 @@ def resolve(spec: ModelSpec) -> Encoder | SearchModel:
         if spec.name in entry.members:
             return _make(replace(spec, revision=spec.revision or entry.members[spec.name].revision), entry)
     return _from_elsewhere(spec)
+
+
+def _known_locally(spec: ModelSpec) -> Encoder | SearchModel | None:
+    """What `resolve` would give for a name that a server was started with; None for one that is known nowhere here.
+    A server may well name its models like paths or factories of this machine's."""
+    if spec.family is not None:
+        return _make(spec, _asked_family(spec.family))
+    if not os.path.isdir(spec.name) and (_looks_like_path(spec.name) or ":" in spec.name):
+        return None
+    try:
+        return resolve(spec)
+    except UnknownNameError:
+        return None
 
 
 def _looks_like_path(name: str) -> bool:

@@ -27,6 +27,7 @@ from raylib.types import Batch, Embeddings, EncodeContext, Role, Similarity, Ten
 
 if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
+    from PIL import Image
 
 POOLINGS = {
     "cls": "cls",
@@ -168,6 +169,22 @@ class SentenceEncoder(TorchEncoder):
             return self._own_prompt(role)
         text = task_instruction(task, role)
         return self.family.settings["query_instruction"].format(instruction=text) if text else ""
+
+    @property
+    def tells_prompts(self) -> bool:
+        """Whether its prompts can be known: from raylib's table, from MTEB, or from the model's own JSON files where
+        they are at hand."""
+        if self.family.settings.keys() & {"prompts", "query_instruction"}:
+            return True
+        try:
+            return any(self._json(name) is not None for name in ("modules.json", "config.json"))
+        except OSError:  # the hub does not answer, or not to this user
+            return False
+
+    def served(self, text: str | None, image: Image.Image | None, prompt: str = "") -> list[str | list[dict[str, Any]]]:
+        if text is None or image is not None:
+            raise UnsupportedOptionError(f"{self.spec.name} encodes text alone")
+        return [text]
 
     # The two halves.
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raylib.errors import ModelError, UserError
+from raylib.errors import ModelError, RefusedContentsError, UserError
 from raylib.evaluate import encode as module
 from raylib.evaluate.contents import Source
 from raylib.evaluate.encode import (
@@ -350,3 +350,69 @@ def test_reports_add_up_and_repeat_no_note():
     total.add(EncodeReport(2, [], ["halved", "slow"], seconds=2.0, startup_seconds=0.5))
     assert total.encoded == 3 and total.notes == ["halved", "slow"]
     assert total.seconds == 3.0 and total.startup_seconds == 0.5
+
+
+class Choosy(Letters):
+    """Refuses texts with an x in them, one forward at a time."""
+
+    def preprocess(self, batch, context):
+        return {**super().preprocess(batch, context), "text": np.array(batch["text"], dtype=object)}
+
+    def forward(self, tensors):
+        why = {i: f"no {text}" for i, text in enumerate(tensors["text"]) if "x" in text}
+        kept = [i for i in range(len(tensors["text"])) if i not in why]
+        rest = super().forward({name: array[kept] for name, array in tensors.items()}) if kept else None
+        if why:
+            raise RefusedContentsError(self.spec.name, why, rest)
+        return rest
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7])
+def test_a_content_that_the_model_refuses_is_named_and_costs_itself_only(batch_size):
+    report, found = encoded(Choosy(), texts("a", "x", "b", "bx", "cc"), batch_size)
+    assert found == {0: by_hand("a"), 2: by_hand("b"), 4: by_hand("cc")}
+    assert sorted((bad.source, bad.item_id, bad.reason) for bad in report.bad) == [
+        ("T/test/default query", "q1", "no x"),
+        ("T/test/default query", "q3", "no bx"),
+    ]
+    assert report.encoded == 3 and all(len(bad.key) == 64 for bad in report.bad)
+
+
+def test_refusals_in_halves_are_counted_from_the_start_of_the_batch():
+    class Small(Choosy):
+        def forward(self, tensors):
+            if len(tensors["text"]) > 2:
+                raise MemoryError
+            return super().forward(tensors)
+
+    report, found = encoded(Small(), texts("xa", "b", "c", "xb", "cc"), 5)
+    assert found == {1: by_hand("b"), 2: by_hand("c"), 4: by_hand("cc")}
+    assert sorted(bad.item_id for bad in report.bad) == ["q0", "q3"]
+
+
+class Beside(Letters):
+    side_by_side = 3
+
+    def __init__(self, together):
+        super().__init__()
+        self.together = together
+
+    def forward(self, tensors):
+        self.together.wait()
+        if tensors["counts"][0, 1] == 2:
+            raise ModelError("two b")
+        return super().forward(tensors)
+
+
+def test_batches_side_by_side_come_in_order():
+    words = ["a", "b", "c", "aaa", "cc", "ab"]
+    report, found = encoded(Beside(threading.Barrier(3, timeout=20)), texts(*words), batch_size=1)
+    assert [found[i] for i in range(6)] == [by_hand(word) for word in words] and report.encoded == 6
+
+
+def test_what_was_under_way_beside_a_batch_that_fails_is_stored():
+    plan, shelf = Plan(Beside(threading.Barrier(3, timeout=20))), Kept()
+    keys = plan.add(texts("bb", "a", "c"), CONTEXT)
+    with pytest.raises(ModelError, match="two b"):
+        encode_locally(plan.encoder, plan.batches(1), plan.sources, shelf)
+    assert shelf.found.keys() == {keys[1], keys[2]}
