@@ -57,12 +57,13 @@ class Source:
     present: list[tuple[str, ...]] | None = None
     _digests: dict[str, list[bytes]] = field(default_factory=dict, repr=False)
     _lengths: list[int] = field(default_factory=list, repr=False)
+    _pixels: list[int] = field(default_factory=list, repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_digests": {}, "_lengths": []}
+        return {**self.__dict__, "_digests": {}, "_lengths": [], "_pixels": []}
 
     def id_of(self, row: int) -> str:
         return self.ids[row]
@@ -122,6 +123,8 @@ class Source:
                         found[name].append(field_digest(row[name]))
                     if "text" in missing:
                         self._lengths.append(len(row["text"]) if isinstance(row["text"], str) else 0)
+                    if "image" in missing:
+                        self._pixels.append(count_pixels(row["image"]))
             self._digests.update(found)
         return [{f: self._digests[f][i] for f in fields} for i in range(len(self))]
 
@@ -129,6 +132,11 @@ class Source:
         """Per row, the characters of its text; they are counted while "text" is hashed."""
         self.digests(["text"])
         return self._lengths
+
+    def pixels(self) -> list[int]:
+        """Per row, the pixels of its image, 0 for one that cannot be read; they are counted while "image" is hashed."""
+        self.digests(["image"])
+        return self._pixels
 
 
 def encoded_image(value: Any) -> bytes | None:
@@ -151,6 +159,17 @@ def encoded_image(value: Any) -> bytes | None:
     except Exception:  # an image without pixels, or in a mode that no file holds
         return b""
     return buffer.getvalue()
+
+
+def count_pixels(data: bytes | None) -> int:
+    """Width × height that an image's header tells, without decoding it; 0 where it does not."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data or b"")) as image:
+            return image.width * image.height
+    except Exception:  # damaged headers raise anything; decoding will say what is wrong
+        return 0
 
 
 def decode_image(data: bytes | None) -> Image.Image:

@@ -18,6 +18,9 @@ _SORT_WINDOW = 64
 """Batches whose contents are sorted by length together: longer evens out more padding, shorter keeps the order of
 the data, and with it the locality of reading."""
 
+_PIXELS_PER_CHARACTER = 200
+"""About four characters are a token of text, and 28 × 28 pixels are one of a page."""
+
 _SAMPLED_TEXTS = 64
 _SAMPLED_IMAGES = 8
 """Contents of one context that are prepared to learn how long the others are."""
@@ -134,11 +137,16 @@ class Plan:
         return tokens_by_length(lengths, list(counted), np.array(list(counted.values())))
 
     def _lengths(self, rows: Sequence[tuple[int, int]], names: tuple[str, ...]) -> np.ndarray:
-        """[n] characters of text; 0 for contents without text, which then keep their order."""
+        """[n] what orders contents by length: characters of the text and, where the encoder's pages keep their size,
+        pixels, at what they come to in characters; 0 where neither says anything, and the order then stays."""
         lengths = np.zeros(len(rows), dtype=np.int64)
+        sources = {at for at, _ in rows}
         if "text" in names:
-            by_source = {at: self.sources[at].text_lengths() for at in {source for source, _ in rows}}
-            lengths[:] = [by_source[at][row] for at, row in rows]
+            by_source = {at: self.sources[at].text_lengths() for at in sources}
+            lengths += [by_source[at][row] for at, row in rows]
+        if "image" in names and self.encoder.native_resolution:
+            by_source = {at: self.sources[at].pixels() for at in sources}
+            lengths += [by_source[at][row] // _PIXELS_PER_CHARACTER for at, row in rows]
         return lengths
 
 

@@ -58,6 +58,7 @@ class ColPaliEngineEncoder(TorchEncoder):
         self.similarity = "maxsim" if self.late else "dot"
         self.modalities = frozenset({"text", "image"})
         self.fuses = True
+        self.native_resolution = "tile" in family.settings
         self.pooling = _pooling(spec, family.settings.get("poolings"))
         self.fusion = fusion_name(spec.fusion, family.settings["fusion"])
         self.unit_fusion = self.always_unit or spec.fusion is not None

@@ -56,6 +56,7 @@ class InternEncoder(TorchEncoder):
         super().__init__(spec, family)
         self.modalities = frozenset({"text", "image"})
         self.fuses = True
+        self.native_resolution = True
         config = self._base_config()
         if config.get("model_type") == "internvl_chat":
             raise UserError(

@@ -110,6 +110,9 @@ class Encoder(ABC):
     modalities: frozenset[str] = frozenset({"text"})
     """Of "text", "image": what one content may hold. Both together only where `fuses` is set."""
 
+    native_resolution: bool = False
+    """True when a larger image has more tokens: contents are then sorted by pixels, too."""
+
     fuses: bool = False
     """True when one content may hold text and image together."""
 

@@ -58,6 +58,7 @@ class VlmEncoder(TorchEncoder):
         super().__init__(spec, family)
         self.modalities = frozenset({"text", "image"})
         self.fuses = True
+        self.native_resolution = True
         if spec.pooling not in (None, *POOLINGS):
             raise UserError(
                 f"--pooling is {spec.pooling!r}; {spec.name} has {' and '.join(POOLINGS)} (the same): tokens see only "

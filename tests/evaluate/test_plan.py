@@ -1,8 +1,11 @@
 """The plan: every distinct content once, in batches that do not depend on what is stored."""
 
+import io
+
 import datasets
 import numpy as np
 import pytest
+from PIL import Image
 
 from raylib.errors import UserError
 from raylib.evaluate import plan as module
@@ -26,9 +29,26 @@ def images(*values, **columns):
     return Source("T/test/default document", [f"d{i}" for i in range(len(values))], data, cells)
 
 
+def png(size):
+    stream = io.BytesIO()
+    Image.new("RGB", size, (*size, 0)).save(stream, "PNG")  # a colour of its own
+    return stream.getvalue()
+
+
 def read(plan, batch):
     """The texts of a batch, through the places it names."""
     return [plan.sources[at].rows([row])[0]["text"] for at, row in batch.rows]
+
+
+@pytest.mark.parametrize(("native", "rows"), [(False, [0, 1, 2, 3]), (True, [2, 0, 3, 1])])
+def test_pages_that_keep_their_size_are_sorted_by_it(native, rows):
+    encoder = Letters()
+    encoder.native_resolution = native
+    plan = Plan(encoder)
+    sizes = [(40, 50), (20, 10), (90, 80), (30, 30)]
+    cells = [{"bytes": png(size), "path": None} for size in sizes]
+    plan.add(images(*cells, {"bytes": b"broken", "path": None}), DOCUMENT)
+    assert [row for batch in plan.batches(5) for _, row in batch.rows] == [*rows, 4]
 
 
 def test_equal_contents_get_one_key_and_are_planned_once():
