@@ -11,7 +11,9 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "RayModel": "raylib.cluster.model",
+    "encode": "raylib.api",
     "evaluate": "raylib.api",
+    "EncodeConfig": "raylib.encode.config",
     "EvaluateConfig": "raylib.evaluate.config",
     "ModelSpec": "raylib.models.protocol",
     "SearchOptions": "raylib.search.options",
@@ -21,18 +23,22 @@ _WHERE = {
 
 __all__ = [
     "Embeddings",
+    "EncodeConfig",
     "EvaluateConfig",
     "ModelSpec",
     "RayModel",
     "SearchOptions",
     "__version__",
+    "encode",
     "evaluate",
     "maxsim",
 ]
 
 if TYPE_CHECKING:
+    from raylib.api import encode as encode
     from raylib.api import evaluate as evaluate
     from raylib.cluster.model import RayModel as RayModel
+    from raylib.encode.config import EncodeConfig as EncodeConfig
     from raylib.evaluate.config import EvaluateConfig as EvaluateConfig
     from raylib.models.protocol import ModelSpec as ModelSpec
     from raylib.search.maxsim import maxsim as maxsim

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from raylib.encode.config import EncodeConfig
 from raylib.errors import UserError
 from raylib.evaluate.config import EvaluateConfig
+from raylib.placement import Placement
 
 if TYPE_CHECKING:
+    import numpy as np
     from mteb.abstasks.abstask import AbsTask
+    from PIL import Image
 
+    from raylib.encode.job import EncodeJob
+    from raylib.encode.job import Outcome as EncodeOutcome
     from raylib.evaluate.job import Outcome
+
+Config = TypeVar("Config", EvaluateConfig, EncodeConfig)
 
 
 def evaluate(model: str | Sequence[str] | EvaluateConfig, **settings: Any) -> Outcome:
@@ -24,17 +32,101 @@ def evaluate(model: str | Sequence[str] | EvaluateConfig, **settings: Any) -> Ou
     Results, summaries and the leaderboard are in `output_folder`. Raises UserError for what cannot be right from the
     start (an unknown name, an option a model does not have); what fails later is in the summaries.
     """
-    if isinstance(model, EvaluateConfig):
-        if settings:
-            raise UserError("give either an EvaluateConfig or settings by keyword, not both")
-        config = model
-    else:
-        unknown = sorted(set(settings) - set(EvaluateConfig.__dataclass_fields__))
-        if unknown:
-            raise UserError(f"evaluate has no setting {', '.join(unknown)}; see raylib evaluate --help")
-        config = EvaluateConfig(model=[model] if isinstance(model, str) else list(model), **settings)
+    config = _config(EvaluateConfig, "evaluate", model, settings)
     config.check_complete()
     return _run(config)
+
+
+def _config(kind: type[Config], job: str, model: str | Sequence[str] | Config, settings: dict[str, Any]) -> Config:
+    """Settings by keyword, or a finished config."""
+    if isinstance(model, kind):
+        if settings:
+            raise UserError(f"give either an {kind.__name__} or settings by keyword, not both")
+        return model
+    unknown = sorted(set(settings) - set(kind.__dataclass_fields__))
+    if unknown:
+        raise UserError(f"{job} has no setting {', '.join(unknown)}; see raylib {job} --help")
+    return kind(model=[model] if isinstance(model, str) else list(model), **settings)  # pyright: ignore
+
+
+@overload
+def encode(  # pyright: ignore[reportOverlappingOverload], settings are neither texts nor images
+    model: str, *, texts: Sequence[str], images: Sequence[Image.Image | str | bytes] | None = None, **settings: Any
+) -> np.ndarray | list[np.ndarray]: ...
+
+
+@overload
+def encode(
+    model: str, *, texts: None = None, images: Sequence[Image.Image | str | bytes], **settings: Any
+) -> np.ndarray | list[np.ndarray]: ...
+
+
+@overload
+def encode(model: str | EncodeConfig, **settings: Any) -> EncodeOutcome: ...
+
+
+def encode(model: str | EncodeConfig, *, texts: Any = None, images: Any = None, **settings: Any) -> Any:
+    """Vectors of files, or of a few texts and images in memory.
+
+        raylib.encode("openai/clip-vit-base-patch16", input="pages/", output="vectors")
+        raylib.encode("openai/clip-vit-base-patch16", texts=["a red square"], role="query")
+
+    From files the settings are those of `raylib encode --help`, with underscores; it gives what was done, and `.files`
+    names what was written. With texts or images it gives [n, dim] float32 (for late interaction a list of
+    [tokens, dim]); both in lists of one length make contents of text and image. That runs in this process, and the
+    model stays loaded until another one is asked for; of the settings it takes the model's options, role, batch_size
+    and store. Raises UserError for what cannot be right, and for contents in memory that cannot be encoded.
+    """
+    if texts is None and images is None:
+        config = _config(EncodeConfig, "encode", model, settings)
+        config.check_complete()
+        return _run_encoding(config)
+    from raylib.encode.arrays import encode_arrays
+    from raylib.models.options import ModelOptions
+
+    config = _config(EncodeConfig, "encode", model, settings)
+    fitting = {*ModelOptions.__dataclass_fields__, "role", "batch_size", "store"}
+    unfit = sorted(set(settings) - fitting)
+    if isinstance(model, EncodeConfig) or unfit:
+        what = ", ".join(unfit) or "an EncodeConfig"
+        raise UserError(f"texts and images in memory do not go with {what}; write them to files, or leave it out")
+    if config.batch_size == "auto":
+        raise UserError("batch_size='auto' needs --input; give a number for contents in memory")
+    return encode_arrays(config.spec, texts, images, config.role, config.contents, config.store)
+
+
+def plan_encoding(config: EncodeConfig) -> dict[str, Any]:
+    """What `encode` would encode; see `EncodeJob.dry_run`. Starts nothing and writes nothing."""
+    from raylib.encode.planned import this_process
+    from raylib.evaluate.progress import QuietReporter
+
+    config.check_complete()
+    return _encode_job(config, this_process(), QuietReporter()).dry_run()
+
+
+def _run_encoding(config: EncodeConfig) -> EncodeOutcome:
+    import functools
+
+    from raylib.encode.planned import Place, this_process
+    from raylib.evaluate.progress import reporter
+
+    with _connected(config):
+        if config.local:
+            place = this_process()
+        else:
+            from raylib.cluster.evaluate import RayBackend
+
+            backend = RayBackend.of(config)
+            place = Place(functools.partial(backend.plan_stage, requests=False), backend.find_limits)
+        return _encode_job(config, place, reporter(config.quiet)).run()
+
+
+def _encode_job(config: EncodeConfig, place: Any, reporter: Any) -> EncodeJob:
+    from raylib.encode.job import EncodeJob
+    from raylib.evaluate.quiet import quiet_libraries
+
+    quiet_libraries()
+    return EncodeJob(config, place, reporter)
 
 
 def plan(config: EvaluateConfig) -> list[dict[str, Any]]:
@@ -83,7 +175,7 @@ def _tasks(config: EvaluateConfig) -> list[AbsTask]:
     )
 
 
-def _connected(config: EvaluateConfig):
+def _connected(config: Placement):
     if config.local:
         return nullcontext()
     from raylib.cluster.session import session

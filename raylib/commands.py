@@ -12,6 +12,7 @@ from raylib.errors import UserError
 from raylib.terminal import console
 
 if TYPE_CHECKING:
+    from raylib.encode.config import EncodeConfig
     from raylib.evaluate.config import EvaluateConfig
 
 
@@ -67,6 +68,24 @@ def _print_plan(rows: list[dict[str, Any]]) -> None:
         )
         for task, reason in row["skipped"].items():
             print(f"  skipped {task}: {reason}")
+
+
+def run_encode(config: EncodeConfig) -> int:
+    from raylib import api
+
+    config.check_complete()
+    if not config.dry_run:
+        return 0 if api.encode(config).ok else 1
+    from raylib.encode.planned import listed
+
+    row = api.plan_encoding(config)
+    print(
+        f"{row['model']}: {row['distinct']} distinct contents of {row['contents']}; {row['stored']} are stored, "
+        f"{row['distinct'] - row['stored']} would be encoded"
+    )
+    if row["bad"]:
+        print(f"{len(row['bad'])} contents cannot be encoded\n{listed(row['bad'])}")
+    return 0 if len(row["bad"]) <= config.allow_errors else 1
 
 
 def run_list(config: ListConfig) -> int:

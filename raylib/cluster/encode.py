@@ -82,7 +82,7 @@ class RayDataStage:
         assert workers.count is not None and workers.gpus is not None
         most = min(workers.count, max(1, len(batches) // 2))
         split = self.split if self.split is not None else workers.gpus > 0
-        images = any(sources[at].images is not None for batch in batches for at, _ in batch.rows[:1])
+        images = any("image" in batch.fields for batch in batches)
         shipped = ship(sources)
         rows = ray.data.from_items(
             [{"payload": pickle.dumps(batch)} for batch in batches],

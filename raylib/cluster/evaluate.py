@@ -20,12 +20,12 @@ from raylib.cluster.shared_store import require_store, store_marker
 from raylib.cluster.ship import ShippedSource, ship
 from raylib.evaluate.auto_batch import auto_limits
 from raylib.evaluate.batching import BatchLimits
-from raylib.evaluate.config import EvaluateConfig
 from raylib.evaluate.contents import Source
 from raylib.evaluate.encode import Progress
 from raylib.evaluate.model import EncodeStage
 from raylib.evaluate.plan import MicroBatch
 from raylib.models.protocol import Encoder, ModelSpec
+from raylib.placement import Placement
 from raylib.store.embeddings import Shelf
 
 
@@ -37,7 +37,7 @@ class RayBackend:
     _scorer: ScoreWorkers | None = None
 
     @classmethod
-    def of(cls, config: EvaluateConfig) -> RayBackend:
+    def of(cls, config: Placement) -> RayBackend:
         """Raises UserError for resources that the cluster cannot have."""
         quiet_ray_data()
         wanted = Workers(config.workers, config.min_workers, config.gpus_per_worker, config.cpus_per_worker)

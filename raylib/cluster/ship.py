@@ -64,14 +64,9 @@ def ship(sources: Sequence[Source]) -> list[ShippedSource]:
     for source in sources:
         starts = [0]
         if not by_path:
-            step = max(1, int(_PIECE_BYTES / max(1.0, _row_bytes(source))))
+            step = max(1, int(_PIECE_BYTES * len(source) / max(1, source.nbytes)))
             starts = list(range(0, max(1, len(source)), step))
         stops = [*starts[1:], len(source)]
         pieces = [source if by_path else source.piece(a, b) for a, b in zip(starts, stops, strict=True)]
         shipped.append(ShippedSource(source.name, source.required, starts, [ray.put(piece) for piece in pieces]))
     return shipped
-
-
-def _row_bytes(source: Source) -> float:
-    total = sum(part.data.nbytes for part in (source.texts, source.images) if part is not None)
-    return total / max(1, len(source))

@@ -1,16 +1,5 @@
-"""The evaluate job. The package bears the name of the function `raylib.evaluate`, and importing any of its modules
-makes Python put the package there; so it can be called, and does what the function does."""
+"""The evaluate job. `raylib.evaluate` can be called: see `raylib.callable_package`."""
 
-import sys
-from importlib import import_module
-from types import ModuleType
-from typing import Any
+from raylib.callable_package import make_callable
 
-
-class _CallablePackage(ModuleType):
-    def __call__(self, *args: Any, **settings: Any) -> Any:
-        """See `raylib.api.evaluate`."""
-        return import_module("raylib.api").evaluate(*args, **settings)
-
-
-sys.modules[__name__].__class__ = _CallablePackage
+make_callable(__name__)

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from raylib.errors import UserError
-from raylib.evaluate.batching import DEFAULT_CONTENTS, BatchLimits
-from raylib.models.options import ModelOptions
-from raylib.models.protocol import ModelSpec
-from raylib.placement import Placement, at_least_one, name_list
+from raylib.evaluate.options import EncodeOptions
+from raylib.placement import at_least_one, name_list
 from raylib.search.options import SearchOptions
 from raylib.tasks.mmeb_table import MmebOptions
 
@@ -18,7 +16,7 @@ _LISTS = ("model", "benchmarks", "tasks", "languages", "splits")
 
 
 @dataclass
-class EvaluateConfig(Placement, ModelOptions):
+class EvaluateConfig(EncodeOptions):
     """Score embedding models on MTEB tasks and benchmarks, sharded over Ray.
 
     Every distinct content is encoded once per model and kept in the store, so a second run, a run with more tasks
@@ -45,13 +43,6 @@ class EvaluateConfig(Placement, ModelOptions):
 
     store: str | None = field(default=None, metadata={"metavar": "DIR"})
     """Where embeddings are kept. <output-folder>/store by default; several runs may share one."""
-
-    batch_size: int | Literal["auto"] | None = field(default=None, metadata={"metavar": "N|auto"})
-    """Contents per forward, 32 by default; halved where memory is short. auto tries the longest contents and keeps what
-    fits in the store."""
-
-    max_batch_tokens: int | None = None
-    """Tokens per forward, padding included: short contents then share larger batches than long ones."""
 
     parallel_models: int | None = None
     """Models that are encoded side by side. By default as many as the cluster has room for."""
@@ -106,35 +97,18 @@ class EvaluateConfig(Placement, ModelOptions):
         for name in ("data_root", "output_folder", "store", "image_dir"):
             value = getattr(self, name)
             setattr(self, name, value.removeprefix("file://") if value is not None else None)
-        at_least_one(self, ("limit", "parallel_models", "max_batch_tokens"))
-        self._check_batch()
-        self.check_placement()
+        at_least_one(self, ("limit", "parallel_models"))
+        self.check_encoding()
         if self.allow_errors < 0:
             raise UserError(f"--allow-errors is {self.allow_errors}; expected 0 or more")
         if self.keep_rankings < 0:
             raise UserError(f"--keep-rankings is {self.keep_rankings}; expected 0 or more")
+        if self.exact_mteb and self.batch_size == "auto":
+            raise UserError("--exact-mteb needs MTEB's own batches; give --batch-size as a number")
         if self.exact_mteb and not self.search_options().exact:
             raise UserError("--exact-mteb searches as MTEB does; leave out --index, --candidates and --token-pooling")
         self.search_options()
         self.mmeb_options()
-
-    def _check_batch(self) -> None:
-        if self.batch_size != "auto":
-            at_least_one(self, ("batch_size",))
-        elif self.max_batch_tokens is not None:
-            raise UserError("--batch-size auto finds the bound on tokens by itself; leave out --max-batch-tokens")
-        elif self.exact_mteb:
-            raise UserError("--exact-mteb needs MTEB's own batches; give --batch-size as a number")
-
-    @property
-    def limits(self) -> BatchLimits | None:
-        """Of one forward; None where they are to be found by trying."""
-        return None if self.batch_size == "auto" else BatchLimits.of(self.batch_size, self.max_batch_tokens)
-
-    @property
-    def contents(self) -> int:
-        """Contents per forward where only their number can be said, to a model that MTEB runs."""
-        return self.batch_size if isinstance(self.batch_size, int) else DEFAULT_CONTENTS
 
     def check_complete(self) -> None:
         """Raises UserError unless there is something to evaluate on something."""
@@ -142,10 +116,6 @@ class EvaluateConfig(Placement, ModelOptions):
             raise UserError("no model was given; add --model NAME (see: raylib list models)")
         if not self.benchmarks and not self.tasks:
             raise UserError('nothing to evaluate on; add --benchmarks "ViDoRe(v2)" or --tasks NAME')
-
-    def specs(self) -> list[ModelSpec]:
-        """One spec per model, without repeats, all with the same options."""
-        return [spec.on_gpus(self.gpus_per_worker) for spec in super().specs()]
 
     def search_options(self) -> SearchOptions:
         """Raises UserError for values that cannot be."""

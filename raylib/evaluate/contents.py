@@ -7,6 +7,7 @@ Its rows are what MTEB would hand to a model, except that images stay encoded un
 from __future__ import annotations
 
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,6 +27,14 @@ _READ_ROWS = 256
 
 class BadContentError(ValueError):
     """One content cannot be used; the message is the reason, without the content's name."""
+
+
+class Drawing(ABC):
+    """An image of a row that becomes pixels where it is encoded: a page of a PDF, a file that is read only there."""
+
+    @abstractmethod
+    def draw(self) -> Image.Image:
+        """Raises BadContentError where there is nothing to draw."""
 
 
 class Rows(Protocol):
@@ -68,6 +77,11 @@ class Source:
     def id_of(self, row: int) -> str:
         return self.ids[row]
 
+    @property
+    def nbytes(self) -> int:
+        """Of the contents, as they travel to a machine without these files."""
+        return sum(part.data.nbytes for part in (self.texts, self.images) if part is not None)
+
     def piece(self, start: int, stop: int) -> Source:
         """The rows start:stop with their data in memory, so that they can travel to a machine without these files."""
         import datasets
@@ -98,7 +112,7 @@ class Source:
         return found
 
     def rows(self, indices: Sequence[int], fields: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """The contents at `indices`, as dicts of the asked fields; an image is its encoded bytes, or None."""
+        """The contents at `indices`, as dicts of the asked fields; an image is its encoded bytes, a Drawing or None."""
         wanted = self.fields if fields is None else [f for f in fields if f in self.fields]
         rows: list[dict[str, Any]] = [{} for _ in indices]
         if self.texts is not None and any(f != "image" for f in wanted):
@@ -212,7 +226,8 @@ def decode_row(row: Mapping[str, Any], required: str | None) -> dict[str, Any]:
     """A raw row as a model reads it: its image decoded. Raises BadContentError for a content that cannot be used."""
     decoded = dict(row)
     if "image" in decoded:
-        decoded["image"] = decode_image(decoded["image"])
+        image = decoded["image"]
+        decoded["image"] = image.draw() if isinstance(image, Drawing) else decode_image(image)
     if "text" in decoded and not isinstance(decoded["text"], str):
         raise BadContentError(f"the text is {type(decoded['text']).__name__}, expected str")
     if required is not None and required in decoded and not str(decoded[required] or "").strip():

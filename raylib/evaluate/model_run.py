@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from raylib import storage
 from raylib.errors import BadContent, ModelError, RaylibError
 from raylib.evaluate.auto_batch import LimitsFinder, auto_limits
 from raylib.evaluate.batching import BatchLimits, Limits
 from raylib.evaluate.config import EvaluateConfig
 from raylib.evaluate.encode import Progress
+from raylib.evaluate.errors_file import write_errors
 from raylib.evaluate.exact_run import ExactModelMaker, ExactRunModel
 from raylib.evaluate.groups import summary_groups
 from raylib.evaluate.meta import model_meta
@@ -192,7 +192,7 @@ class ModelRun:
             shown = "\n".join(f"  {b.source} {b.item_id}: {b.reason}" for b in bad[:10])
             self.reporter.warn(f"{self.spec.name}: {len(bad)} contents could not be encoded\n{shown}")
             self.store_model.allow_bad = len(bad) <= self.config.allow_errors
-        self._write_errors(bad)
+        write_errors(result_folder(self.config.output_folder, self.meta), bad)
         return True
 
     def _bad_contents(self) -> list[BadContent]:
@@ -206,19 +206,6 @@ class ModelRun:
                         source = f"{task}/{split}/{subset} {role}"
                         named.append(BadContent(key.hex(), source, item_id, found[key].reason))
         return named
-
-    def _write_errors(self, bad: list[BadContent]) -> None:
-        """errors.parquet beside the results; one of an earlier run that no longer holds goes."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        path = storage.join(result_folder(self.config.output_folder, self.meta), "errors.parquet")
-        if bad:
-            columns = {name: [getattr(b, name) for b in bad] for name in ("key", "source", "item_id", "reason")}
-            with storage.atomic_write(path) as stream:
-                pq.write_table(pa.table(columns), stream)
-        else:
-            storage.remove(path)
 
     def units(self, tasks: Sequence[LoadedTask]) -> list[ScoreUnit]:
         """What must be scored of what this model can do, the longest task first; known results are taken at once."""

@@ -17,7 +17,8 @@ class ScoreConfig:
     """
 
     queries: str | None = field(default=None, metadata={"metavar": "FILE"})
-    """Vectors of the queries: .npy, .npz, .parquet, .h5, or a contents.parquet that names vectors in the store."""
+    """Vectors of the queries: .npy, .npz, .parquet, .h5, an output folder of raylib encode, or a contents.parquet that
+    names vectors in the store."""
 
     documents: str | None = field(default=None, metadata={"metavar": "FILE"})
     """Vectors of the documents, in any of these forms."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from raylib import storage
 from raylib.errors import UserError
 from raylib.metrics.lines import read_lines
+from raylib.store.vector_files import read_manifest
 from raylib.types import Embeddings, Role, Similarity
 
 Block = tuple[np.ndarray, Embeddings]
@@ -128,24 +129,63 @@ def open_vectors(
     subset: str | None = None,
     store: str | None = None,
 ) -> Vectors:
-    """Vectors from `path`, whose form its name tells: .npy, .npz, .parquet, .h5 (.hdf5), or a contents.parquet (or
-    the folder that holds it) that names vectors in the store.
+    """Vectors from `path`, whose form its name tells: .npy, .npz, .parquet, .h5 (.hdf5), a contents.parquet (or the
+    folder that holds it) that names vectors in the store, or an output folder of `raylib encode`.
 
     ids_path: a file of ids, for .npy and for .npz and HDF5 without ids. split, subset, store: for a contents.parquet.
     Ids and shapes are checked here, the values of vectors as they are read. Raises UserError for what cannot be used.
     """
-    from raylib.score import formats, stored
+    from raylib.score import stored
 
     if storage.exists(storage.join(path, "contents.parquet")):
         path = storage.join(path, "contents.parquet")
     if not storage.exists(path):
         raise UserError(f"{role} vectors {path} do not exist")
+    encoded = _encoded(path)
+    if encoded is not None:
+        found = _open_file(encoded.path, role, ids_path or encoded.ids)
+        described = {**found.described, **encoded.described}
+        return replace(found, late=encoded.late, similarity=encoded.similarity, described=described)
     is_stored = path.endswith(".parquet") and stored.is_contents(path)
     told = {"split": split, "subset": subset, "store": store}
     if is_stored and ids_path is not None:
         raise UserError(f"{path} has its own ids; leave --{_flag(role)} out")
     if is_stored:
         return stored.read_stored(path, role, **told)
+    return _open_file(path, role, ids_path)
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """What the manifest of `raylib encode` says of a file of vectors."""
+
+    path: str
+    ids: str | None
+    late: bool
+    similarity: Similarity
+    described: dict[str, str]
+
+
+def _encoded(path: str) -> _Encoded | None:
+    """The vectors of an output folder of `raylib encode`, or of the file of vectors in it; None for anything else."""
+    folder, _, name = path.rstrip("/").rpartition("/")
+    manifest = read_manifest(path)
+    if manifest is None:
+        folder = folder or ("/" if path.startswith("/") else ".")
+        manifest = read_manifest(folder)
+        if manifest is None or manifest["files"]["embeddings"] != name:
+            return None
+    else:
+        folder = path
+    files = {kind: storage.join(folder, file) for kind, file in manifest["files"].items()}
+    described = {name: str(manifest[name]) for name in ("model", "fingerprint")}
+    similarity = manifest["similarity"]
+    return _Encoded(files["embeddings"], files.get("ids"), manifest["late_interaction"], similarity, described)
+
+
+def _open_file(path: str, role: Role, ids_path: str | None) -> Vectors:
+    from raylib.score import formats
+
     readers = {
         ".npy": formats.read_npy,
         ".npz": formats.read_npz,
@@ -158,7 +198,7 @@ def open_vectors(
             return reader(path, role, read_ids(ids_path) if ids_path is not None else None)
     raise UserError(
         f"{role} vectors {path}: the form is not known; expected a name that ends in {', '.join(readers)}, "
-        "or a details folder of `raylib evaluate`"
+        "a details folder of `raylib evaluate`, or a finished output folder of `raylib encode`"
     )
 
 

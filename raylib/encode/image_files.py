@@ -1,0 +1,145 @@
+"""Image files and pages of PDFs as contents: read and drawn where they are encoded, never all in one place."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from raylib.encode.pdf import DRAWING_VERSION, draw_page
+from raylib.evaluate.contents import BadContentError, Drawing, Source, decode_image
+from raylib.store.keys import field_digest
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class PixelFile:
+    """A file that holds images. size, changed_ns: as it was when it was named; data: its bytes, for a machine that does
+    not see it."""
+
+    path: str
+    size: int = 0
+    changed_ns: int = 0
+    data: bytes | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def at(cls, path: str) -> PixelFile:
+        """Raises BadContentError where there is no such file."""
+        try:
+            stat = os.stat(path)
+        except OSError as error:
+            raise BadContentError(f"{path} cannot be read: {error.strerror or error}") from error
+        return cls(path, stat.st_size, stat.st_mtime_ns)
+
+    def read(self) -> bytes:
+        """Raises BadContentError where it cannot be read, or is not what it was: its vectors would go by a wrong
+        name."""
+        if self.data is not None:
+            return self.data
+        self.check()
+        try:
+            with open(self.path, "rb") as stream:
+                return stream.read()
+        except OSError as error:
+            raise BadContentError(f"{self.path} cannot be read: {error.strerror or error}") from error
+
+    def check(self) -> None:
+        """Raises BadContentError where it has changed."""
+        if self.data is None and self != PixelFile.at(self.path):
+            raise BadContentError(f"{self.path} has changed while it was being encoded; run again")
+
+    def carried(self) -> PixelFile:
+        """With its bytes, or without where it can no longer be read: that is then said where it is drawn."""
+        try:
+            return replace(self, data=self.read())
+        except BadContentError:
+            return self
+
+
+Place = tuple[PixelFile, int | None]
+"""A file and the page in it, from 0; None for an image file."""
+
+
+@dataclass(frozen=True)
+class Picture(Drawing):
+    """One image file, or one page of a PDF."""
+
+    file: PixelFile
+    page: int | None
+    dpi: int
+
+    def draw(self) -> Image.Image:
+        if self.page is None:
+            return decode_image(self.file.read())
+        self.file.check()
+        return draw_page(self.file, self.file.path if self.file.data is None else self.file.data, self.page, self.dpi)
+
+
+@dataclass
+class FileImages(Source):
+    """Contents whose image lies in a file of its own or on a page of a PDF; `texts` beside them where they have some.
+
+    files: each once. places: per row, the index of its file and the page in it.
+    """
+
+    files: list[PixelFile] = field(default_factory=list)
+    places: list[tuple[int, int | None]] = field(default_factory=list)
+    dpi: int = 144
+
+    @classmethod
+    def of(cls, name: str, ids: list[str], texts: Any, places: Sequence[Place], dpi: int) -> FileImages:
+        at = {file: i for i, file in enumerate(dict.fromkeys(file for file, _ in places))}
+        return cls(name, ids, texts, files=list(at), places=[(at[file], page) for file, page in places], dpi=dpi)
+
+    @property
+    def fields(self) -> list[str]:
+        return [*super().fields, "image"]
+
+    @property
+    def nbytes(self) -> int:
+        return super().nbytes + sum(file.size for file in self.files)
+
+    def rows(self, indices: Sequence[int], fields: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """See `Source.rows`; an image is a `Picture`."""
+        rows = super().rows(indices, fields)
+        if fields is None or "image" in fields:
+            for row, i in zip(rows, indices, strict=True):
+                file, page = self.places[i]
+                row["image"] = Picture(self.files[file], page, self.dpi)
+        return rows
+
+    def digests(self, fields: Sequence[str]) -> list[dict[str, bytes]]:
+        """See `Source.digests`. An image file goes by its bytes, a page by those of its PDF, its number and the
+        resolution: nothing is drawn for it."""
+        if "image" in fields and "image" not in self._digests:
+            pages = {file for file, page in self.places if page is not None}
+            names = [_file_digest(file, pdf=i in pages) for i, file in enumerate(self.files)]
+            self._digests["image"] = [
+                names[file] if page is None else _page_digest(names[file], page, self.dpi) for file, page in self.places
+            ]
+        return super().digests(fields)
+
+    def piece(self, start: int, stop: int) -> FileImages:
+        texts = super().piece(start, stop).texts
+        places = [(self.files[file], page) for file, page in self.places[start:stop]]
+        piece = FileImages.of(self.name, self.ids[start:stop], texts, places, self.dpi)
+        piece.files = [file.carried() for file in piece.files]
+        return piece
+
+
+def _file_digest(file: PixelFile, pdf: bool) -> bytes:
+    """Of an image file, what the same bytes in a table have; of a PDF, SHA-256. A file that cannot be read is reported
+    where it is drawn."""
+    try:
+        data = file.read()
+    except BadContentError:
+        return field_digest({"unreadable": file.path})
+    return hashlib.sha256(data).digest() if pdf else field_digest(data)
+
+
+def _page_digest(document: bytes, page: int, dpi: int) -> bytes:
+    return field_digest({"pdf": document.hex(), "page": page, "dpi": dpi, "drawing": DRAWING_VERSION})

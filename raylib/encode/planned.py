@@ -1,0 +1,130 @@
+"""Contents under one model: a key for each, what is bad about the rest, and the encoding of what the store lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from raylib.encode.gather import Contents
+from raylib.encode.task import context_of
+from raylib.errors import BadContent, UserError
+from raylib.evaluate.batching import BatchLimits, Limits
+from raylib.evaluate.encode import EncodeReport, Progress
+from raylib.evaluate.plan import Plan, readable_fields
+from raylib.models.protocol import Encoder, ModelSpec
+from raylib.models.registry import resolve
+from raylib.store.embeddings import Shelf
+from raylib.types import Role
+
+if TYPE_CHECKING:
+    from raylib.evaluate.auto_batch import LimitsFinder
+    from raylib.evaluate.model import EncodeStage
+
+
+def resolve_encoder(spec: ModelSpec) -> Encoder:
+    """Raises UserError for a model that has no vectors, besides what `resolve` raises."""
+    encoder = resolve(spec)
+    if not isinstance(encoder, Encoder):
+        raise UserError(f"{spec.name} searches by itself and has no vectors; give a model that encodes")
+    return encoder
+
+
+@dataclass
+class Planned:
+    """keys [n]: of every content in input order; None for one that this model cannot be given. unreadable: position →
+    why the model cannot read that content, by what kind of content it is. unread: notes of fields that are left out."""
+
+    encoder: Encoder
+    contents: Contents
+    plan: Plan
+    prompt: str = ""
+    keys: list[bytes | None] = field(default_factory=list)
+    unreadable: dict[int, str] = field(default_factory=dict)
+    unread: list[str] = field(default_factory=list)
+    bad: dict[bytes, str] = field(default_factory=dict)
+    """Key → why it could not be encoded, as far as that is known."""
+
+    @classmethod
+    def of(cls, encoder: Encoder, contents: Contents, role: Role) -> Planned:
+        context = context_of(encoder, role)
+        keys: list[bytes | None] = [None] * len(contents.ids)
+        planned = cls(encoder, contents, Plan(encoder), context.prompt, keys)
+        for group in contents.groups:
+            try:
+                read = readable_fields(encoder, group.source)
+            except UserError as error:
+                planned.unreadable.update(dict.fromkeys(group.positions, str(error)))
+                continue
+            left_out = [name for name in group.source.fields if name not in read]
+            if left_out:
+                n = len(group.positions)
+                planned.unread.append(f"{encoder.spec.name} does not read the {left_out[0]} beside {n} contents")
+            for position, key in zip(group.positions, planned.plan.add(group.source, context), strict=True):
+                planned.keys[position] = key
+        return planned
+
+    def bad_contents(self) -> list[BadContent]:
+        """Every content without a vector, in input order."""
+        found = []
+        for position, (name, key) in enumerate(zip(self.contents.ids, self.keys, strict=True)):
+            why = self.contents.errors.get(position) or self.unreadable.get(position)
+            if why is None and key is not None:
+                why = self.bad.get(key)
+            if why is not None:
+                found.append(BadContent(key.hex() if key else "", self.contents.source_of(position), name, why))
+        return found
+
+    def good_positions(self) -> list[int]:
+        return [i for i, key in enumerate(self.keys) if key is not None and key not in self.bad]
+
+    def stored(self, shelf: Shelf) -> set[bytes]:
+        """The planned keys that are on the shelf."""
+        shelf.refresh()
+        keys = self.plan.keys()
+        return {key for key, there in zip(keys, shelf.contains(keys), strict=True) if there} if keys else set()
+
+    def encode_missing(self, shelf: Shelf, stage: EncodeStage, limits: Limits) -> EncodeReport:
+        """Encode what the shelf lacks; contents that turn out to be bad are then in `bad`."""
+        report = EncodeReport()
+        batches = self.plan.batches(limits, self.stored(shelf))
+        if batches:
+            shelf.describe(self.encoder.identity)
+            report = stage(self.encoder, batches, self.plan.sources, shelf)
+            self.bad.update({bytes.fromhex(content.key): content.reason for content in report.bad})
+            shelf.refresh()
+        return report
+
+    def found_limits(self, shelf: Shelf, find: LimitsFinder) -> Mapping[tuple[str, ...], BatchLimits]:
+        """What --batch-size auto finds for what the shelf lacks."""
+        samples = self.plan.samples(self.stored(shelf))
+        if not samples:
+            return {}
+        shelf.describe(self.encoder.identity)
+        return find(self.encoder, samples, self.plan.sources, shelf)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where contents are encoded: here, or on a cluster."""
+
+    stage_with: Callable[[Progress], EncodeStage]
+    find_limits: LimitsFinder
+
+
+def this_process() -> Place:
+    import functools
+
+    from raylib.evaluate.auto_batch import auto_limits
+    from raylib.evaluate.encode import encode_locally
+
+    def stage_with(progress: Progress) -> Any:
+        return functools.partial(encode_locally, progress=progress)
+
+    return Place(stage_with, auto_limits)
+
+
+def listed(bad: Sequence[BadContent], limit: int = 10) -> str:
+    """A line for each of the first bad contents."""
+    shown = [f"  {content.item_id}: {content.reason}" for content in bad[:limit]]
+    return "\n".join(shown + ([f"  and {len(bad) - limit} more"] if len(bad) > limit else []))

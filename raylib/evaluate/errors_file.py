@@ -1,0 +1,24 @@
+"""errors.parquet: the contents that could not be encoded, beside what was made without them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raylib import storage
+from raylib.errors import BadContent
+
+ERRORS_FILE = "errors.parquet"
+_COLUMNS = ("key", "source", "item_id", "reason")
+
+
+def write_errors(folder: str, bad: Sequence[BadContent]) -> None:
+    """Write the file; without bad contents, one of an earlier run that no longer holds goes."""
+    path = storage.join(folder, ERRORS_FILE)
+    if not bad:
+        storage.remove(path)
+        return
+    with storage.atomic_write(path) as stream:
+        pq.write_table(pa.table({name: [getattr(b, name) for b in bad] for name in _COLUMNS}), stream)
