@@ -52,7 +52,7 @@ def yaml_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], *([name, "--help"] for name in ("evaluate", "score", "compare"))], ids=" ".join
+    "arguments", [["--help"], *([name, "--help"] for name in ("evaluate", "encode", "score", "compare"))], ids=" ".join
 )
 def test_help_answers_at_once_and_imports_nothing_heavy(arguments):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -66,7 +66,12 @@ def test_help_answers_at_once_and_imports_nothing_heavy(arguments):
 def test_the_overview_names_every_job_with_its_purpose(capsys):
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
-    lines = ("evaluate Score embedding models", "inspect-run Write a page", "list Show what can be")
+    lines = (
+        "evaluate Score embedding models",
+        "encode Turn your own text, images, PDFs",
+        "inspect-run Write a page",
+        "list Show what can be",
+    )
     lines += ("score Score vectors that are already there", "compare Compare two runs query by query")
     for line in (*lines, "report Rebuild leaderboard.md"):
         assert line in " ".join(out.split())

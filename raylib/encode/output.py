@@ -67,7 +67,7 @@ def _form(table: VectorTable, form: VectorFormat) -> tuple[str, Callable[[Vector
 def _check_ids(ids: Sequence[str], form: VectorFormat) -> None:
     """ids.txt has one a line, whose blanks at the ends say nothing; HDF5's text ends at a NUL."""
     if form == "npy":
-        unfit = next((i for i in ids if not i or i != i.strip() or "\n" in i or "\r" in i), None)
+        unfit = next((i for i in ids if not i or i.strip() != i or i[0] == "\ufeff" or "\n" in i or "\r" in i), None)
     elif form == "hdf5":
         unfit = next((i for i in ids if "\0" in i), None)
     else:

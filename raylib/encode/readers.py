@@ -141,8 +141,11 @@ def _read_jsonl(file: InputFile, config: EncodeConfig) -> Iterator[Item]:
             name = f"{file.name}#line={number}"
             try:
                 row = json.loads(line)
-            except ValueError as error:
-                yield Item(name, file.source, error=f"the line is no JSON: {error}")
+            except json.JSONDecodeError as error:
+                yield Item(name, file.source, error=f"the line is no JSON: {error.msg} (character {error.pos})")
+                continue
+            except UnicodeDecodeError as error:
+                yield Item(name, file.source, error=_no_utf8(error))
                 continue
             if not isinstance(row, dict):
                 yield Item(name, file.source, error=f"the line is a {type(row).__name__}; expected an object")

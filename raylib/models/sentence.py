@@ -131,9 +131,9 @@ class SentenceEncoder(TorchEncoder):
     # Prompts.
 
     def default_prompt(self, task: TaskMetadata | None, role: Role | None) -> str | None:
-        """The prompt that MTEB's wrapper of this model would use."""
+        """The prompt that MTEB's wrapper of this model would use; without a task, the model's own for the role."""
         if task is None:
-            return self._own_prompt(role)
+            return self._role_prompt(role)
         if "query_instruction" in self.family.settings:
             return self._instruction(task, role)
         return self._task_prompt(task, role)
@@ -156,10 +156,12 @@ class SentenceEncoder(TorchEncoder):
         return replaced or {"query": None, "document": None, **self._config.get("prompts", {})}
 
     def _own_prompt(self, role: Role | None) -> str | None:
+        """The prompt that MTEB's wrappers leave to the library: the instruction wrapper calls plain encode."""
+        return self._role_prompt(None if "query_instruction" in self.family.settings else role)
+
+    def _role_prompt(self, role: Role | None) -> str | None:
         """The prompt that encode_query, encode_document or encode take when they are given none."""
         names = {"query": ["query"], "document": ["document", "passage", "corpus"], None: []}[role]
-        if "query_instruction" in self.family.settings:
-            names = []  # MTEB's instruction wrapper calls plain encode
         name = next((n for n in names if n in self._prompts), self._config.get("default_prompt_name"))
         return self._prompts.get(name) if name else None
 

@@ -305,6 +305,14 @@ def test_embeddinggemmas_prompts_per_task(full_width: Path, task: str, role: Any
     assert (wrapper.model_prompts or {})[name] == prompt, "MTEB's own choice"
 
 
+def test_without_a_task_the_models_own_prompt_for_the_role_is_taken(models: dict[str, Path]) -> None:
+    for shape, family_name in (("gemma", "sentence-transformers"), ("qwen", "qwen3-embedding")):
+        encoder = encoder_for(models[shape], family_name)
+        assert encoder.context(None, "query").prompt == "task: search | query: "
+        assert encoder.context(None, "document").prompt == "title: none | text: "
+    assert encoder_for(models["bge-m3"], "sentence-transformers").context(None, "query").prompt == ""
+
+
 def test_an_adapter_is_that_of_peft(models: dict[str, Path], tmp_path: Path) -> None:
     from peft import LoraConfig, PeftModel, get_peft_model
 
