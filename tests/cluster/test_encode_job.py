@@ -17,7 +17,7 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory) -> Path:
-    """Nine contents, eight of them distinct, of every way in which contents travel; and one that is broken."""
+    """Nine contents, eight of them distinct and one of those broken, of every way in which contents travel."""
     folder = tmp_path_factory.mktemp("in")
     (folder / "notes.txt").write_text("one\ntwo\none\n")
     (folder / "lime.png").write_bytes(png("lime"))

@@ -79,9 +79,7 @@ def test_a_file_that_changed_or_went_is_bad_and_is_never_taken_for_the_old_one(p
 
 def test_a_page_that_is_too_large_names_the_flag(pages, monkeypatch):
     monkeypatch.setattr(pdf, "MAX_IMAGE_PIXELS", 72 * 144 - 1)
-    with pytest.raises(
-        BadContentError, match=r"the page would have 72×144 pixels, at most 10,367 are drawn; lower --dpi"
-    ):
+    with pytest.raises(BadContentError, match="would have 72×144 pixels, at most 10,367 are drawn; lower --dpi"):
         drawn(pages, 1)
 
 

@@ -124,9 +124,7 @@ def test_text_and_image_of_one_row_are_one_content_for_a_model_that_fuses_them(t
     assert rows(tmp_path) == {"w": [3, 0, 0, 1], "x": [1, 0, 0, 1], "y": [0, 2, 0, 1], "path": [0, 0, 2, 1]}
     assert outcome.ok and errors(tmp_path) == [("z", "it has no text and no image")]
 
-    with pytest.raises(
-        UserError, match="2 of 5 contents, w first: contents hold text and image together; .*--text-col"
-    ):
+    with pytest.raises(UserError, match=r"2 of 5 contents, w first: contents hold text and image together; .*--text-c"):
         raylib.encode(config(tmp_path, *inputs, output=str(tmp_path / "b")))
     raylib.encode(config(tmp_path, *inputs, output=str(tmp_path / "b"), text_column=["text"], allow_errors=2))
     assert rows(tmp_path, "b") == {"w": [2, 0, 0, 1], "y": [0, 2, 0, 1], "path": [0, 0, 1, 1]}
@@ -143,7 +141,7 @@ def test_a_model_of_texts_is_refused_images_at_once_or_goes_without_them(mixed, 
     assert outcome.ok and list(rows(tmp_path)) == [name for name in EXPECTED if name[0] in "ncjw"]
     assert errors(tmp_path)[0] == ("doc.pdf#page=1", f"contents are image; {reader} reads text only")
 
-    with pytest.raises(UserError, match="2 of 2 contents, blue.png first"):
+    with pytest.raises(UserError, match=r"2 of 2 contents, blue.png first"):
         raylib.encode(config(tmp_path, mixed / "pages", model=reader, allow_errors=9, overwrite=True))
 
     (tmp_path / "b.jsonl").write_text('{"text": "c", "image": "in/pages/blue.png"}')

@@ -200,7 +200,7 @@ def test_a_full_disk_is_said_before_anything_is_written(tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.posix_fallocate", full)
     with (
-        pytest.raises(UserError, match="no room for 0 MiB of vectors in .*: No space left"),
+        pytest.raises(UserError, match=r"no room for 0 MiB of vectors in .*: No space left"),
         vectors.in_order(shelf, [b"k" * 32], np.dtype("float32"), str(tmp_path)),
     ):
         pass

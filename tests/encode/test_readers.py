@@ -107,7 +107,7 @@ def test_csv_with_quotes_and_line_breaks(suffix, tmp_path):
     path = tmp_path / f"a.{suffix}"
     path.write_text("\ufeff" + "\n".join(comma.join(row) for row in rows) + "\n")
     assert texts(read(path)) == [("1", 'two\nlines, "quoted"', None), ("2", "x" * 200_000, None), ("3", None, None)]
-    assert [item.id for item in read(path, id_column="text")][0] == 'two\nlines, "quoted"'
+    assert next(iter(read(path, id_column="text"))).id == 'two\nlines, "quoted"'
     with pytest.raises(UserError, match=r"a.[ct]sv: no field body; the fields are id, text"):
         read(path, text_column=["body"])
 
