@@ -47,7 +47,8 @@ class ScoreConfig:
     similarity: Literal["auto", "cosine", "dot", "maxsim"] = field(
         default="auto", metadata={"metavar": "auto|cosine|dot|maxsim"}
     )
-    """auto: what the model uses, where store or manifest name it; else maxsim for contents of several vectors and cosine for single vectors."""
+    """auto: what the model of the store or of raylib encode uses; else maxsim for contents of several vectors and
+    cosine for single vectors."""
 
     top_k: int = 1000
     """Documents that are kept for each query."""
