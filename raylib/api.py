@@ -131,7 +131,8 @@ def _encode_job(config: EncodeConfig, place: Any, reporter: Any) -> EncodeJob:
 
 def plan(config: EvaluateConfig) -> list[dict[str, Any]]:
     """What `evaluate` would encode, per model; see `EvaluateJob.dry_run`. Starts nothing and writes nothing."""
-    from raylib.evaluate.job import EvaluateJob, LocalBackend
+    from raylib.evaluate.backend import LocalBackend
+    from raylib.evaluate.job import EvaluateJob
     from raylib.evaluate.progress import QuietReporter
 
     config.check_complete()
@@ -141,7 +142,8 @@ def plan(config: EvaluateConfig) -> list[dict[str, Any]]:
 
 def _run(config: EvaluateConfig) -> Outcome:
     from raylib import storage
-    from raylib.evaluate.job import EvaluateJob, LocalBackend
+    from raylib.evaluate.backend import LocalBackend
+    from raylib.evaluate.job import EvaluateJob
     from raylib.evaluate.progress import reporter
     from raylib.evaluate.report import build_report, write_leaderboard
 

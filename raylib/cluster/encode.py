@@ -24,9 +24,10 @@ from ray.data import ActorPoolStrategy, DataContext
 from raylib.cluster.session import MAX_ATTEMPTS, Workers, portable, worker_failure
 from raylib.cluster.shared_store import require_store, store_marker
 from raylib.cluster.ship import ShippedSource, ship
+from raylib.evaluate.batching import MicroBatch
 from raylib.evaluate.contents import Source
-from raylib.evaluate.encode import EncodeReport, Prepared, Progress, prepare, run_forwards
-from raylib.evaluate.plan import MicroBatch
+from raylib.evaluate.encode import EncodeReport, Progress, run_forwards
+from raylib.evaluate.prepare import Prepared, prepare
 from raylib.models.protocol import Encoder
 from raylib.store.embeddings import Shelf
 from raylib.types import Embeddings

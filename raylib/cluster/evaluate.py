@@ -19,11 +19,10 @@ from raylib.cluster.shared_pool import PooledPlan
 from raylib.cluster.shared_store import require_store, store_marker
 from raylib.cluster.ship import ShippedSource, ship
 from raylib.evaluate.auto_batch import auto_limits
-from raylib.evaluate.batching import BatchLimits
+from raylib.evaluate.batching import BatchLimits, MicroBatch
 from raylib.evaluate.contents import Source
 from raylib.evaluate.encode import Progress
 from raylib.evaluate.model import EncodeStage
-from raylib.evaluate.plan import MicroBatch
 from raylib.models.protocol import Encoder, ModelSpec
 from raylib.placement import Placement
 from raylib.store.embeddings import Shelf
@@ -31,7 +30,7 @@ from raylib.store.embeddings import Shelf
 
 @dataclass
 class RayBackend:
-    """The connected cluster as a `raylib.evaluate.job.Backend`."""
+    """The connected cluster as a `raylib.evaluate.backend.Backend`."""
 
     workers: Workers
     _scorer: ScoreWorkers | None = None

@@ -22,9 +22,10 @@ import ray.exceptions
 from raylib.cluster.session import MAX_ATTEMPTS, Workers, worker_failure
 from raylib.cluster.ship import ShippedSource, ship
 from raylib.errors import ModelError
+from raylib.evaluate.batching import MicroBatch
 from raylib.evaluate.contents import Source
-from raylib.evaluate.encode import Encoded, EncodeReport, Progress, WriteBuffer, prepare, run_forward
-from raylib.evaluate.plan import MicroBatch
+from raylib.evaluate.encode import Encoded, EncodeReport, Progress, WriteBuffer, run_forward
+from raylib.evaluate.prepare import prepare
 from raylib.models.protocol import Encoder
 from raylib.store.embeddings import Shelf
 

@@ -21,8 +21,8 @@ from raylib.cluster.session import MAX_ATTEMPTS, Workers, portable, started_here
 from raylib.cluster.shared_pool import SharedPool
 from raylib.cluster.shared_store import require_store, store_marker
 from raylib.errors import ModelError
+from raylib.evaluate.backend import ScoreHere
 from raylib.evaluate.exact_run import ExactRunModel
-from raylib.evaluate.job import ScoreHere
 from raylib.evaluate.model import StoreModel
 from raylib.evaluate.score_task import Scored, Scorer, ScoreUnit
 from raylib.evaluate.task_data import LoadedTask

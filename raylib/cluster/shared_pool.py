@@ -14,9 +14,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from raylib.cluster.pool import PoolStage
 from raylib.cluster.session import Workers, portable, worker_failure
 from raylib.cluster.ship import ShippedSource, ship
+from raylib.evaluate.batching import MicroBatch
 from raylib.evaluate.contents import Source
 from raylib.evaluate.encode import EncodeReport, Progress
-from raylib.evaluate.plan import MicroBatch
 from raylib.models.protocol import Encoder
 from raylib.store.embeddings import Shelf
 

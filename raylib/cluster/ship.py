@@ -19,7 +19,7 @@ _PIECE_BYTES = 128 * 2**20
 class ShippedSource:
     """A source as a worker sees it: pieces of consecutive rows, fetched when first read.
 
-    It offers what `raylib.evaluate.encode.prepare` needs of a `Source`.
+    It offers what `raylib.evaluate.prepare` needs of a `Source`.
     """
 
     name: str

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from raylib.errors import ModelError
-from raylib.evaluate.batching import MAX_CONTENTS, BatchLimits
+from raylib.evaluate.batching import MAX_CONTENTS, BatchLimits, MicroBatch
 from raylib.evaluate.contents import Rows
-from raylib.evaluate.encode import free_device_memory, is_out_of_memory, prepare
-from raylib.evaluate.plan import MicroBatch
+from raylib.evaluate.encode import free_device_memory, is_out_of_memory
+from raylib.evaluate.prepare import prepare
 from raylib.models.protocol import Encoder
 from raylib.store.embeddings import Shelf
 from raylib.types import Tensors

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raylib.types import Tensors
+from raylib.types import EncodeContext, Tensors
 
 MAX_CONTENTS = 1024
 """Contents of a batch where tokens bound it: more gain nothing, and a batch is what a kill costs."""
@@ -30,6 +30,21 @@ class BatchLimits:
     def of(cls, contents: int | None, tokens: int | None) -> BatchLimits:
         """As a user gives them: a bound on tokens alone leaves the number of contents open."""
         return cls(contents or (MAX_CONTENTS if tokens else DEFAULT_CONTENTS), tokens)
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Contents that share one forward. keys [n]; rows [n]: (index of the source, row in it); fields: what is read;
+    max_tokens: what its forward may hold, padding included, where that is bounded."""
+
+    context: EncodeContext
+    fields: tuple[str, ...]
+    keys: list[bytes]
+    rows: list[tuple[int, int]]
+    max_tokens: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.keys)
 
 
 Limits = BatchLimits | Mapping[tuple[str, ...], BatchLimits]

@@ -1,4 +1,4 @@
-"""The encode stage as plain functions: read, decode and preprocess (any CPU), forward (where the weights are), store.
+"""The encode stage as plain functions: the CPU half (`raylib.evaluate.prepare`), the forward, the store.
 
 `encode_locally` runs them in this process; `raylib.cluster.encode` runs the same ones as a Ray Data pipeline.
 """
@@ -9,39 +9,24 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any
 
 import numpy as np
 
 from raylib.errors import BadContent, ModelError, RefusedContentsError
-from raylib.evaluate.batching import within_tokens
-from raylib.evaluate.contents import BadContentError, Rows, decode_row
-from raylib.evaluate.plan import MicroBatch
+from raylib.evaluate.batching import MicroBatch, within_tokens
+from raylib.evaluate.contents import Rows
+from raylib.evaluate.prepare import Prepared, prepare
 from raylib.models.protocol import Encoder
 from raylib.store.embeddings import Shelf
-from raylib.types import Batch, Embeddings, Tensors
+from raylib.types import Embeddings, Tensors
 
 FLUSH_SECONDS = 5.0
 """The local run writes what it has at least this often, so that a kill costs no more."""
 
 _MAX_PREPARE_THREADS = 4
 """Each holds a batch of decoded images: 370 MB for 32 pages of A4 at 200 dpi."""
-
-
-@dataclass
-class Prepared:
-    """A batch after its CPU half: tensors with one row per key, or None when no content of it could be used.
-
-    names: per key its source and its id there, for messages."""
-
-    keys: list[bytes]
-    tensors: Tensors | None
-    bad: list[BadContent] = field(default_factory=list)
-    names: list[tuple[str, str]] = field(default_factory=list)
-    max_tokens: int | None = None
 
 
 @dataclass
@@ -76,78 +61,6 @@ class EncodeReport:
 
 Progress = Callable[[int], None]
 """Told the number of contents that were just finished, stored or found bad."""
-
-
-def prepare(
-    encoder: Encoder, batch: MicroBatch, sources: Sequence[Rows], turn: AbstractContextManager[Any] | None = None
-) -> Prepared:
-    """Read, decode and preprocess one batch. A content that cannot be used is set aside with its reason.
-
-    turn: held while the encoder preprocesses, where several threads prepare: tokenizers are for one thread at a time.
-    """
-    rows, keys, names, bad = [], [], [], []
-    for key, place, raw in zip(batch.keys, batch.rows, _read(batch, sources), strict=True):
-        try:
-            rows.append(decode_row(raw, sources[place[0]].required))
-            keys.append(key)
-            names.append((sources[place[0]].name, sources[place[0]].id_of(place[1])))
-        except BadContentError as error:
-            bad.append(_bad(key, place, sources, str(error)))
-    if not rows:
-        return Prepared([], None, bad)
-    try:
-        with turn or nullcontext():
-            tensors = encoder.preprocess(_columns(rows), batch.context)
-        return Prepared(keys, tensors, bad, names, batch.max_tokens)
-    except Exception as error:
-        if len(rows) == 1:
-            named = dict(zip(batch.keys, batch.rows, strict=True))[keys[0]]
-            reason = f"preprocessing failed: {type(error).__name__}: {error}"
-            return Prepared([], None, [*bad, _bad(keys[0], named, sources, reason)])
-        return _prepare_one_by_one(encoder, batch, sources, turn, keys, bad, error)
-
-
-def _read(batch: MicroBatch, sources: Sequence[Rows]) -> list[dict]:
-    """The raw rows of a batch, in its order, with one read per source."""
-    raw: list[dict] = [{} for _ in batch.rows]
-    for at in {at for at, _ in batch.rows}:
-        mine = [i for i, place in enumerate(batch.rows) if place[0] == at]
-        for i, row in zip(mine, sources[at].rows([batch.rows[i][1] for i in mine], batch.fields), strict=True):
-            raw[i] = row
-    return raw
-
-
-def _prepare_one_by_one(
-    encoder: Encoder,
-    batch: MicroBatch,
-    sources: Sequence[Rows],
-    turn: AbstractContextManager[Any] | None,
-    keys: list[bytes],
-    bad: list[BadContent],
-    first: Exception,
-) -> Prepared:
-    """Find the contents that make preprocessing fail, and prepare the rest. If all do, the fault is the model's."""
-    place = dict(zip(batch.keys, batch.rows, strict=True))
-    singles = {key: prepare(encoder, replace(batch, keys=[key], rows=[place[key]]), sources, turn) for key in keys}
-    good = [key for key in keys if singles[key].tensors is not None]
-    if not good or len(good) == len(keys):
-        raise ModelError(
-            f"{encoder.spec.name}: preprocessing failed for a batch of {len(keys)}: {type(first).__name__}: {first}"
-        ) from first
-    rest = prepare(encoder, replace(batch, keys=good, rows=[place[key] for key in good]), sources, turn)
-    failed = [b for key in keys if key not in set(good) for b in singles[key].bad]
-    return Prepared(rest.keys, rest.tensors, bad + failed + rest.bad, rest.names, batch.max_tokens)
-
-
-def _bad(key: bytes, place: tuple[int, int], sources: Sequence[Rows], reason: str) -> BadContent:
-    source = sources[place[0]]
-    return BadContent(key.hex(), source.name, source.id_of(place[1]), reason)
-
-
-def _columns(rows: list[dict]) -> Batch:
-    """Rows → MTEB's BatchedInput. Only the fields that every row has."""
-    shared = [name for name in rows[0] if all(name in row for row in rows)]
-    return {name: [row[name] for row in rows] for name in shared}
 
 
 def run_forward(encoder: Encoder, prepared: Prepared) -> Encoded:

@@ -14,11 +14,11 @@ from mteb.models.abs_encoder import AbsEncoder
 from mteb.types import PromptType
 
 from raylib.errors import BadContent, BadContentsError, UserError
-from raylib.evaluate.batching import DEFAULT_CONTENTS, Limits
+from raylib.evaluate.batching import DEFAULT_CONTENTS, Limits, MicroBatch
 from raylib.evaluate.contents import Source
 from raylib.evaluate.encode import EncodeReport
 from raylib.evaluate.meta import model_meta
-from raylib.evaluate.plan import MicroBatch, Plan
+from raylib.evaluate.plan import Plan
 from raylib.evaluate.rerank import rerank
 from raylib.evaluate.search import CorpusCache, SearchRequest, SearchStage, search_locally
 from raylib.evaluate.sources import loader_source, retrieval_source

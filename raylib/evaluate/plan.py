@@ -8,8 +8,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from raylib.errors import UserError
-from raylib.evaluate.batching import BatchLimits, Limits, cut, limits_for, sample_by_length, tokens_by_length
+from raylib.evaluate.batching import (
+    BatchLimits,
+    Limits,
+    MicroBatch,
+    cut,
+    limits_for,
+    sample_by_length,
+    tokens_by_length,
+)
 from raylib.evaluate.contents import Source
+from raylib.evaluate.prepare import prepare
 from raylib.models.protocol import Encoder
 from raylib.store.keys import content_key
 from raylib.types import EncodeContext
@@ -24,21 +33,6 @@ _PIXELS_PER_CHARACTER = 200
 _SAMPLED_TEXTS = 64
 _SAMPLED_IMAGES = 8
 """Contents of one context that are prepared to learn how long the others are."""
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """Contents that share one forward. keys [n]; rows [n]: (index of the source, row in it); fields: what is read;
-    max_tokens: what its forward may hold, padding included, where that is bounded."""
-
-    context: EncodeContext
-    fields: tuple[str, ...]
-    keys: list[bytes]
-    rows: list[tuple[int, int]]
-    max_tokens: int | None = None
-
-    def __len__(self) -> int:
-        return len(self.keys)
 
 
 @dataclass
@@ -116,8 +110,6 @@ class Plan:
         lengths: np.ndarray,
     ) -> np.ndarray:
         """[n] int64, from what the encoder's CPU half makes of a sample."""
-        from raylib.evaluate.encode import prepare
-
         keys = list(group)
         counted: dict[int, int] = {}
         for i in sample_by_length(lengths, _SAMPLED_IMAGES if "image" in names else _SAMPLED_TEXTS):

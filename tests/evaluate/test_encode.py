@@ -12,17 +12,9 @@ from PIL import Image
 from raylib.errors import ModelError, RefusedContentsError, UserError
 from raylib.evaluate import encode as module
 from raylib.evaluate.contents import Source
-from raylib.evaluate.encode import (
-    Encoded,
-    EncodeReport,
-    Prepared,
-    WriteBuffer,
-    encode_locally,
-    is_out_of_memory,
-    prepare,
-    run_forward,
-)
+from raylib.evaluate.encode import Encoded, EncodeReport, WriteBuffer, encode_locally, is_out_of_memory, run_forward
 from raylib.evaluate.plan import Plan
+from raylib.evaluate.prepare import Prepared, prepare
 from raylib.store.embeddings import Shelf
 from raylib.types import Embeddings, EncodeContext
 from tests.evaluate.made import Letters, Words, by_hand
