@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from raylib.encode.pdf import DRAWING_VERSION, draw_page
-from raylib.evaluate.contents import BadContentError, Drawing, Source, decode_image
+from raylib.encode.pdf import DRAWING_VERSION, draw_page, page_pixels
+from raylib.evaluate.contents import BadContentError, Drawing, Source, count_pixels, decode_image
 from raylib.store.keys import field_digest
 
 if TYPE_CHECKING:
@@ -76,7 +76,21 @@ class Picture(Drawing):
         if self.page is None:
             return decode_image(self.file.read())
         self.file.check()
-        return draw_page(self.file, self.file.path if self.file.data is None else self.file.data, self.page, self.dpi)
+        return draw_page(self.file, self._pdf, self.page, self.dpi)
+
+    def pixels(self) -> int:
+        """As `Source.pixels` counts them: 0 where they cannot be told."""
+        try:
+            if self.page is None:
+                return count_pixels(self.file.read())
+            self.file.check()
+        except BadContentError:
+            return 0
+        return page_pixels(self.file, self._pdf, self.page, self.dpi)
+
+    @property
+    def _pdf(self) -> str | bytes:
+        return self.file.path if self.file.data is None else self.file.data
 
 
 @dataclass
@@ -108,9 +122,18 @@ class FileImages(Source):
         rows = super().rows(indices, fields)
         if fields is None or "image" in fields:
             for row, i in zip(rows, indices, strict=True):
-                file, page = self.places[i]
-                row["image"] = Picture(self.files[file], page, self.dpi)
+                row["image"] = self._picture(i)
         return rows
+
+    def _picture(self, row: int) -> Picture:
+        file, page = self.places[row]
+        return Picture(self.files[file], page, self.dpi)
+
+    def pixels(self) -> list[int]:
+        """See `Source.pixels`. Only headers of files are looked at."""
+        if not self._pixels:
+            self._pixels = [self._picture(row).pixels() for row in range(len(self))]
+        return self._pixels
 
     def digests(self, fields: Sequence[str]) -> list[dict[str, bytes]]:
         """See `Source.digests`. An image file goes by its bytes, a page by those of its PDF, its number and the

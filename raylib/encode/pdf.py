@@ -61,6 +61,16 @@ def draw_page(name: Hashable, file: str | bytes, page: int, dpi: int) -> Image.I
             raise BadContentError(f"the page cannot be drawn: {what}") from error
 
 
+def page_pixels(name: Hashable, file: str | bytes, page: int, dpi: int) -> int:
+    """Pixels that `draw_page` would give, without drawing; 0 where the page does not tell."""
+    with _lock:
+        try:
+            width, height = _document(name, file).get_page_size(page)
+        except Exception:  # drawing will say what is wrong
+            return 0
+    return round(width * dpi / _POINTS_PER_INCH) * round(height * dpi / _POINTS_PER_INCH)
+
+
 def _draw(document: Any, number: int, dpi: int) -> Image.Image:
     page = document[number]
     try:

@@ -56,6 +56,15 @@ def test_contents_are_named_by_bytes_page_and_resolution_and_never_drawn(pages, 
     assert names(FileImages.of("input", ["x"], None, [(copy, 1)], 72)) != found[2:]
 
 
+def test_pixels_are_told_without_drawing(pages, tmp_path, monkeypatch):
+    monkeypatch.setattr(pdf, "_draw", None)
+    pages.places.append((1, 7))
+    pages.ids.append("none")
+    assert pages.pixels() == [6 * 4, 72 * 144, 72 * 144, 0]
+    (tmp_path / "lime.png").unlink()
+    assert pages.piece(0, 3).pixels() == [0, 72 * 144, 72 * 144]
+
+
 def test_a_piece_needs_none_of_the_files(pages, tmp_path):
     assert pages.nbytes == sum(os.path.getsize(tmp_path / name) for name in ("lime.png", "a.pdf"))
     piece = pages.piece(1, 3)
