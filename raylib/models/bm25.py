@@ -18,7 +18,7 @@ import numpy as np
 
 from raylib.errors import UserError
 from raylib.models.bridge import SearchModel
-from raylib.models.families import Family
+from raylib.models.family import Family
 from raylib.models.mteb_source import ModelSource
 from raylib.models.protocol import ModelSpec
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from raylib.errors import ModelError, UnsupportedOptionError, UserError
-from raylib.models.families import Family
+from raylib.models.family import Family
 from raylib.models.mteb_source import ModelSource
 from raylib.models.protocol import Encoder, ModelSpec
 from raylib.types import Batch, Embeddings, EncodeContext, Role, Similarity, Tensors

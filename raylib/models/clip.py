@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from raylib.errors import UnsupportedOptionError, UserError
-from raylib.models.families import Family
+from raylib.models.family import Family
 from raylib.models.loading import rgb, to_numpy, with_adapter
 from raylib.models.pooling import fuse, fusion_name
 from raylib.models.protocol import ModelSpec

@@ -15,7 +15,7 @@ import numpy as np
 
 from raylib.errors import ModelError, UserError
 from raylib.models.adapters import adapter_config, base_identity, load_with_adapter
-from raylib.models.families import Family
+from raylib.models.family import Family
 from raylib.models.loading import rgb, text_and_image, to_numpy
 from raylib.models.pooling import fuse, fusion_name
 from raylib.models.protocol import ModelSpec, TokenGrid

@@ -20,7 +20,7 @@ import numpy as np
 from raylib.errors import ModelError, RefusedContentsError, UnsupportedOptionError, UserError
 from raylib.models.bridge import BridgeEncoder
 from raylib.models.endpoint_client import REQUESTS_AT_ONCE, EndpointClient, RefusedError, checked_url
-from raylib.models.families import Family
+from raylib.models.family import Family
 from raylib.models.protocol import Encoder, ModelSpec
 from raylib.models.sentence import SentenceEncoder
 from raylib.types import Batch, Embeddings, EncodeContext, Role, Similarity, Tensors

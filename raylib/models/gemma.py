@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raylib.models.colpali import ColPaliEngineEncoder
-from raylib.models.families import Family
+from raylib.models.family import Family
 from raylib.models.loading import check_embedding_dim, rgb, to_numpy
 from raylib.models.pooling import normalise, pool, truncate
 from raylib.models.protocol import ModelSpec

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from raylib.errors import ModelError, UserError
-from raylib.models.families import Family
+from raylib.models.family import Family
 from raylib.models.intern_heads import HEADS, Heads, heads_file, read_heads, transformers_twin, with_lora
 from raylib.models.loading import rgb, text_and_image, to_numpy
 from raylib.models.pooling import normalise

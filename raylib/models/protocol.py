@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mteb.models.model_meta import ModelMeta
     from PIL import Image
 
-    from raylib.models.families import Family
+    from raylib.models.family import Family
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from raylib.errors import ModelError, UnsupportedOptionError, UserError
-from raylib.models.families import Family
+from raylib.models.family import Family
 from raylib.models.instructions import task_instruction
 from raylib.models.loading import check_embedding_dim, to_numpy, with_adapter
 from raylib.models.pooling import normalise, truncate

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from raylib.models.families import Family
+from raylib.models.family import Family
 from raylib.models.loading import check_attention, device_name, dtype_name, model_failure, placed
 from raylib.models.protocol import Encoder, ModelSpec
 from raylib.models.weights import model_location, source_identity

@@ -23,7 +23,7 @@ import numpy as np
 
 from raylib.errors import UserError
 from raylib.models.adapters import adapter_config, base_identity, load_with_adapter, place_of
-from raylib.models.families import Family
+from raylib.models.family import Family
 from raylib.models.instructions import own_prompt, task_instruction
 from raylib.models.loading import rgb, to_numpy
 from raylib.models.pooling import normalise, pool

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from raylib.errors import ModelError
-from raylib.models.families import Family
+from raylib.models.family import Family
 from raylib.models.protocol import Encoder, ModelSpec
 from raylib.types import Embeddings, EncodeContext
 

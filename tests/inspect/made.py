@@ -13,7 +13,7 @@ from html.parser import HTMLParser
 import numpy as np
 from PIL import Image
 
-from raylib.models.families import Family
+from raylib.models.family import Family
 from raylib.models.protocol import Encoder, ModelSpec, TokenGrid
 from raylib.tasks.hub_layout import HubFolder
 from raylib.types import Embeddings

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from raylib.models.colpali import ColPaliEngineEncoder
-from raylib.models.families import COLPALI_ENGINE, Family
+from raylib.models.families_colpali import COLPALI_ENGINE
+from raylib.models.family import Family
 from raylib.models.protocol import Encoder, ModelSpec
 from raylib.models.registry import resolve
 from raylib.types import Batch, Embeddings, Role

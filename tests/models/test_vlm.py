@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from raylib.errors import UserError
-from raylib.models.families import VLM
+from raylib.models.families_vlm import VLM
 from raylib.models.protocol import ModelSpec
 from raylib.models.registry import resolve
 from raylib.models.vlm import GmeEncoder, Vlm2VecEncoder, VlmEncoder, gme_size
