@@ -27,7 +27,7 @@ from raylib.models.pooling import normalise
 from raylib.models.protocol import ModelSpec, TokenGrid
 from raylib.models.token_grid import page_of_tiles, words_of_tokens
 from raylib.models.torch_encoder import TorchEncoder
-from raylib.models.weights import snapshot
+from raylib.models.weights import snapshot, weights_digest
 from raylib.types import Batch, Embeddings, EncodeContext, Tensors
 
 if TYPE_CHECKING:
@@ -91,6 +91,12 @@ class InternEncoder(TorchEncoder):
                 "ColIntern trainer, or its folder, as --adapter; or as --model, with the base that it names at hand."
             )
         return heads_file(folder)
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Of the heads that lie beside the base, only those that are used count."""
+        found = {**super().identity}
+        return found | ({"weights": weights_digest(self.location, without=HEADS)} if "weights" in found else {})
 
     @property
     def settings(self) -> Mapping[str, Any]:

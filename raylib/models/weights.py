@@ -12,6 +12,7 @@ import logging
 import os
 import re
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,9 @@ def _file_digest(path: Path) -> str:
     return _file_digests[key]
 
 
-def weights_digest(directory: str | Path) -> str:
-    """SHA-256, 64 hex digits, over names and contents of the files in `directory` that decide a vector; of one file
-    of weights, over its content.
+def weights_digest(directory: str | Path, *, without: str = "") -> str:
+    """SHA-256, 64 hex digits, over names and contents of the files in `directory` that decide a vector, but for those
+    whose name matches the pattern `without`; of one file of weights, over its content.
 
     The path is not in it. A file is read once per process as long as its size and time stay.
     Raises UserError when there is no such directory or nothing in it that looks like a model.
@@ -54,7 +55,10 @@ def weights_digest(directory: str | Path) -> str:
     names = sorted(
         path.relative_to(root).as_posix()
         for path in root.rglob("*")
-        if path.is_file() and _DIGESTED.fullmatch(path.name) and not _hidden(path.relative_to(root))
+        if path.is_file()
+        and _DIGESTED.fullmatch(path.name)
+        and not _hidden(path.relative_to(root))
+        and not fnmatch(path.name, without)
     )
     if not names:
         raise UserError(f"{directory} holds no model: no config.json and no weights in it")

@@ -475,6 +475,13 @@ def test_what_does_not_change_vectors_does_not(base: Path, file: Path, tmp_path:
     moved = shutil.copytree(base, tmp_path / "moved")
     renamed = shutil.copy(file, tmp_path / "mine.pt")
     assert ours(moved, adapter=str(renamed)).fingerprint == here
+    beside = shutil.copytree(base, tmp_path / "beside")
+    shutil.copy(file, beside)
+    assert ours(beside).fingerprint == here
+    other = tiny_intern.heads(base, step=1)
+    other["proj_img"]["weight"] = other["proj_img"]["weight"] + 1
+    earlier = tiny_intern.save(beside, other, "step1")
+    assert ours(beside).fingerprint == here != ours(beside, adapter=str(earlier)).fingerprint
 
 
 def test_it_pickles_without_weights(file: Path) -> None:
