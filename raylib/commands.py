@@ -108,14 +108,14 @@ def run_list(config: ListConfig) -> int:
     for name in rows[0]:
         table.add_column(name.replace("_", " "), overflow="fold", no_wrap=name == "name")
     for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
+        table.add_row(*("(a directory)" if k == "name" and v is None else _cell(v) for k, v in row.items()))
     console().print(table)
     return 0
 
 
 def _rows(config: ListConfig) -> Sequence[Any]:
     if config.what == "models":
-        from raylib.models.registry import known_models
+        from raylib.models.listing import known_models
 
         return known_models(config.match)
     from raylib.tasks.selection import list_benchmarks, list_tasks

@@ -384,6 +384,17 @@ def test_list_gives_a_table_and_json(capsys):
     assert [row["name"] for row in rows] == ["raylib/hashed-ngrams"] and rows[0]["modalities"] == ["text"]
 
 
+def test_list_names_families_that_only_a_directory_brings(capsys):
+    assert main(["list", "models", "--match", "colintern"]) == 0
+    (row,) = capsys.readouterr().out.splitlines()[1:]
+    assert row.startswith("(a directory)") and " ".join(row.split()).endswith(
+        "colintern late-interaction – – text, image"
+    )
+    assert main(["list", "models", "--match", "colintern", "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["name"] is None and row["family"] == "colintern"
+
+
 def test_list_without_a_match_says_so(capsys):
     assert main(["list", "models", "--match", "no such thing"]) == 1
     assert capsys.readouterr().out == "no models match 'no such thing'\n"

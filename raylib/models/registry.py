@@ -6,12 +6,13 @@ import importlib
 import json
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raylib.errors import UnknownNameError, UnsupportedOptionError, UserError
-from raylib.models.families import FAMILIES, Family
+from raylib.models.families import FAMILIES
+from raylib.models.family import Family
 from raylib.models.intern_heads import HEADS, base_model, heads_file
 from raylib.models.protocol import Encoder, ModelSpec
 from raylib.models.weights import hub_folder, resolve_revision, snapshot, weights_digest
@@ -19,7 +20,7 @@ from raylib.models.weights import hub_folder, resolve_revision, snapshot, weight
 if TYPE_CHECKING:
     from raylib.models.bridge import SearchModel
 
-__all__ = ["ModelRow", "known_models", "resolve", "resolve_revision", "weights_digest"]
+__all__ = ["resolve", "resolve_revision", "weights_digest"]
 
 SENTENCE = "sentence-transformers"
 
@@ -244,44 +245,3 @@ def _plain_sentence_model(source: Any) -> bool:
     meta = source.meta
     settings = set(meta.loader_kwargs) - {"model_prompts", "trust_remote_code"}
     return meta.loader is SentenceTransformerEncoderWrapper and not settings and set(meta.modalities) == {"text"}
-
-
-# Listing.
-
-
-@dataclass(frozen=True)
-class ModelRow:
-    """One line of `raylib list models`. dim and max_tokens are None where they are not known."""
-
-    name: str
-    family: str
-    kind: str
-    dim: int | None
-    max_tokens: int | None
-    modalities: tuple[str, ...]
-
-
-def known_models(match: str = "") -> list[ModelRow]:
-    """The table's members, then MTEB's other names, in order of name; those whose name or family holds `match`,
-    whatever its case. Loads no model."""
-    rows = {
-        name: ModelRow(name, entry.name, entry.kind, member.dim or None, member.max_tokens, entry.modalities)
-        for entry in FAMILIES
-        for name, member in entry.members.items()
-    }
-    ours = sorted(rows.values(), key=lambda row: row.name.lower())
-    theirs = sorted((row for row in _mteb_rows() if row.name not in rows), key=lambda row: row.name.lower())
-    wanted = match.lower()
-    return [row for row in [*ours, *theirs] if wanted in row.name.lower() or wanted in row.family.lower()]
-
-
-def _mteb_rows() -> list[ModelRow]:
-    from mteb.models.model_implementations import MODEL_REGISTRY
-
-    rows = []
-    for name, meta in MODEL_REGISTRY.items():
-        dims: list[Any] = meta.embed_dim if isinstance(meta.embed_dim, list) else [meta.embed_dim]
-        dim = max((d for d in dims if d is not None), default=None)
-        tokens = int(meta.max_tokens) if meta.max_tokens and meta.max_tokens != float("inf") else None
-        rows.append(ModelRow(name, "mteb", meta.model_type[0], dim, tokens, tuple(meta.modalities)))
-    return rows

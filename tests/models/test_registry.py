@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import pytest
 from raylib.errors import UnknownNameError, UserError
 from raylib.models.clip import ClipEncoder
 from raylib.models.families import FAMILIES
+from raylib.models.listing import known_models
 from raylib.models.protocol import Encoder, ModelSpec
-from raylib.models.registry import known_models, resolve
+from raylib.models.registry import resolve
 from raylib.models.sentence import SentenceEncoder
 from raylib.models.untrained import build_clip
 from raylib.models.weights import resolve_revision
@@ -175,16 +177,28 @@ def test_code_from_the_hub_must_be_allowed() -> None:
 
 
 def test_every_listed_model_can_be_resolved_but_those_without_a_loader() -> None:
-    rows = known_models()
+    rows = [row for row in known_models() if row.name is not None]
     assert len(rows) > 900 and len({row.name for row in rows}) == len(rows)
     refused = []
     for row in rows:
         try:
-            resolve(ModelSpec(row.name, trust_remote_code=True))
+            resolve(ModelSpec(str(row.name), trust_remote_code=True))
         except UserError as error:
             assert "no way to load it" in str(error), row.name
             refused.append(row.name)
     assert 0 < len(refused) < 20
+
+
+def test_a_family_without_published_models_is_listed_as_what_a_directory_may_hold(tiny: Callable[[str], Path]) -> None:
+    rows = known_models()
+    unnamed = [row for row in rows if row.name is None]
+    assert {"colintern", "bipali", "biqwen2"} <= {row.family for row in unnamed}
+    assert sorted({row.family for row in rows} - {"mteb"}) == sorted(entry.name for entry in FAMILIES)
+    for row in unnamed:
+        found = encoder(tiny(row.family))
+        assert found.family.name == row.family and found.family.kind == row.kind
+        assert found.modalities == set(row.modalities)
+    assert known_models("bipali") == [row for row in unnamed if row.family == "bipali"]
 
 
 def test_listing_matches_names_and_families() -> None:
