@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 
 from raylib.models.families import family
+from raylib.models.families_vlm import VLM
 from raylib.models.protocol import Encoder
 from raylib.models.untrained import seeded
 from raylib.types import Embeddings, Role
 
-from . import tiny_vlm
+from . import tiny_intern, tiny_vlm
 from .helpers import encoder_for
-from .tiny_families import contents
+from .tiny_families import TINY, contents
 
 FAMILIES = ["clip", "siglip", "sentence-transformers", "qwen3-embedding"]
 FAMILIES += ["colpali", "colqwen2.5", "biqwen2.5", "colgemma3", "bigemma3"]
+FAMILIES += ["gme-qwen2-vl", "vlm2vec", "vlm2vec-llava-next", "colintern"]
 MAX_DIFFERENCE = 1e-5
 """Of a component, in float32: a merged weight is rounded once more."""
 
@@ -27,9 +29,24 @@ DOCUMENT: Role = "document"
 Tiny = Callable[[str], Path]
 
 
+def weights(encoder: Any) -> dict[str, Any]:
+    """The tensors of the model that an adapter may change."""
+    return (encoder.model[0].model if "sentence" in encoder.family.encoder else encoder.model).state_dict()
+
+
 def backbone(encoder: Any) -> Any:
-    """The model that peft adapts."""
-    return encoder.model[0].model if "sentence" in encoder.family.encoder else encoder.model
+    """The model that peft adapts: what it is given there, `encoder` runs."""
+    if "sentence" in encoder.family.encoder:
+        return encoder.model[0].model
+    if encoder.family.name == "colintern":
+        return encoder.model.language_model
+    if encoder.family in VLM:  # adapters are trained on the model with its head
+        import transformers
+
+        whole = getattr(transformers, encoder.family.settings["model"]).from_pretrained(encoder.location).eval()
+        encoder.model = whole.model
+        return whole
+    return encoder.model
 
 
 def configurations() -> dict[str, Any]:
@@ -45,7 +62,7 @@ def configurations() -> dict[str, Any]:
 
 
 def save_adapter(base: Encoder, folder: Path, kind: str = "lora") -> str:
-    """An adapter for that encoder's model with weights that change a lot."""
+    """An adapter for that encoder's model with weights that change a lot; beside it, for ColIntern, heads with it."""
     import torch
     from peft import get_peft_model
 
@@ -54,7 +71,10 @@ def save_adapter(base: Encoder, folder: Path, kind: str = "lora") -> str:
         for name, weight in trained.named_parameters():
             if weight.requires_grad and "magnitude" not in name:
                 torch.nn.init.normal_(weight, mean=1.0 if "ia3" in name else 0.0, std=0.2)
-    trained.save_pretrained(folder)
+    trained.save_pretrained(folder, save_embedding_layers=False)
+    if base.family.name == "colintern":
+        lora = trained, trained.peft_config["default"]
+        tiny_intern.save(folder, tiny_intern.heads(Path(base.spec.name), lora=lora))
     return str(folder)
 
 
@@ -116,23 +136,16 @@ def test_adapters_are_merged_in_float32_before_the_cast(name: str, tiny: Tiny, t
 
     folder = tiny(name)
     adapter = save_adapter(encoder_for(folder, name), tmp_path / "adapter")
-    full, half = (
-        backbone(encoder_for(folder, name, adapter=adapter, dtype=dtype)).state_dict()
-        for dtype in ("float32", "bfloat16")
-    )
-    weights = [key for key in half if "q_proj" in key and "lora_" not in key and key.endswith("weight")]
-    assert weights and all(half[key].dtype == torch.bfloat16 for key in weights)
-    assert all(torch.equal(half[key], full[key].to(torch.bfloat16)) for key in weights)
-    plain = backbone(encoder_for(folder, name)).state_dict()
-    for key in weights:
+    full, half = (weights(encoder_for(folder, name, adapter=adapter, dtype=dtype)) for dtype in ("float32", "bfloat16"))
+    adapted = [key for key in half if "q_proj" in key and "lora_" not in key and key.endswith("weight")]
+    if name == "colintern":  # its adapters are of the language model
+        adapted = [key for key in adapted if key.startswith("language_model")]
+    assert adapted and all(half[key].dtype == torch.bfloat16 for key in adapted)
+    assert all(torch.equal(half[key], full[key].to(torch.bfloat16)) for key in adapted)
+    plain = weights(encoder_for(folder, name))
+    for key in adapted:
         assert not torch.equal(plain[key.replace(".base_layer", "")], full[key]), "merged at all"
 
 
 def test_every_family_that_takes_adapters_loads_them_in_one_of_these_ways() -> None:
-    assert {family(name).encoder for name in FAMILIES} >= {
-        "raylib.models.clip:ClipEncoder",
-        "raylib.models.sentence:SentenceEncoder",
-        "raylib.models.colpali:ColPaliEngineEncoder",
-        "raylib.models.gemma:GemmaEncoder",
-        "raylib.models.gemma:BiGemmaEncoder",
-    }
+    assert {family(name).encoder for name in FAMILIES} == {entry.encoder for entry in TINY}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raylib.models.families import Family
+from raylib.models.family import Family
 from raylib.models.protocol import Encoder
 from raylib.types import Embeddings, Role
 
@@ -21,6 +21,8 @@ from .tiny_families import TINY, contents
 
 MAX_DIFFERENCE = 5e-6
 """Of a component in float32; unit vectors but for CLIP's and SigLIP's, whose length is below 3."""
+
+ALWAYS_RIGHT = ("clip", "siglip", "colintern")
 
 DOCUMENT: Role = "document"
 PAGES = [*tiny_vlm.mixed_pages(), *(tiny_vlm.page(40 + 31 * i, 150 - 23 * i, 9 + i) for i in range(4))]
@@ -51,7 +53,7 @@ def test_eight_together_are_what_they_are_alone(entry: Family, what: str, tiny: 
 def test_the_padding_side_of_a_tokenizer_does_not_matter(
     entry: Family, tiny: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """Neither what the checkpoint's files say nor, but for CLIP and SigLIP which pad on the right, what comes out."""
+    """Neither what the checkpoint's files say nor, but for families that always pad on the right, what comes out."""
     found, masks = [], []
     for side in ("left", "right"):
         folder = shutil.copytree(tiny(entry.name), tmp_path / side)
@@ -59,13 +61,31 @@ def test_the_padding_side_of_a_tokenizer_does_not_matter(
         settings.write_text(json.dumps({**json.loads(settings.read_text()), "padding_side": side}))
         encoder: Any = encoder_for(folder, entry.name)
         found.append(encode(encoder, TEXTS)[1])
-        if entry.name not in ("clip", "siglip"):  # upstream's processors have a side of their own too
+        if entry.name not in ALWAYS_RIGHT:  # upstream's processors have a side of their own too
             getattr(encoder.processor, "tokenizer", encoder.processor).padding_side = side
             mask, again = encode(encoder, TEXTS)
             masks.append(mask)
             assert_same(again, found[0])
     assert_same(*found)
     assert not masks or not np.array_equal(*masks), "the sides were those asked for"
+
+
+DENSE_SEEING = [entry for entry in TINY if entry.kind == "dense" and "image" in entry.modalities]
+
+
+@pytest.mark.parametrize("entry", DENSE_SEEING, ids=lambda entry: entry.name)
+def test_fusion_is_an_option_where_two_vectors_become_one(entry: Family, tiny: Callable[[str], Path]) -> None:
+    """The other families read text and image in one forward."""
+    encoder = encoder_for(tiny(entry.name), entry.name)
+    context, pages = encoder.context(None, DOCUMENT), tiny_vlm.mixed_pages()
+    fused = encoder.encode({"text": TEXTS[:4], "image": pages}, context)
+    two = encoder.fuse(encoder.encode({"text": TEXTS[:4]}, context), encoder.encode({"image": pages}, context))
+    of_two = np.abs(unit(two) - unit(fused)).max() <= MAX_DIFFERENCE
+    assert of_two == ("fusion" in encoder.supported_options)
+
+
+def unit(vectors: Embeddings) -> np.ndarray:
+    return vectors.values / np.linalg.norm(vectors.values, axis=1, keepdims=True)
 
 
 def encode(encoder: Encoder, texts: list[str]) -> tuple[np.ndarray, Embeddings]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,44 +12,18 @@ import pytest
 from raylib.errors import UserError
 from raylib.models.protocol import ModelSpec
 from raylib.models.registry import resolve
-from raylib.models.untrained import build_tokenizer, seeded
 from raylib.models.vlm_llava import LlavaNextEncoder
 
-from .helpers import WORDS, assert_same_directions, vectors
-from .tiny_vlm import QUERIES, TEXT, mixed_pages
+from .helpers import assert_same_directions, vectors
+from .tiny_vlm import QUERIES, mixed_pages
 
 MAX_DIFFERENCE = 5e-6
 PROMPT = "Understand the content of the provided document image."
 
 
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tiles of 28 pixels, 4 tokens each, at most 2 × 2; a tower with a class token."""
-    import transformers as t
-
-    path = tmp_path_factory.mktemp("llava")
-    tokenizer = build_tokenizer(WORDS, template="<s> $A", extra_tokens=["<image>"], max_length=4096)
-    pins = [[28, 56], [56, 28], [56, 56]]
-    vision = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
-    vision |= {"model_type": "clip_vision_model", "image_size": 28, "patch_size": 14, "projection_dim": 24}
-    text = TEXT | {"model_type": "mistral", "vocab_size": len(tokenizer), "head_dim": 16, "initializer_range": 0.3}
-    image: Any = tokenizer.convert_tokens_to_ids("<image>")
-    config = t.LlavaNextConfig(
-        vision_config=vision,
-        text_config=text,
-        image_token_index=image,
-        image_grid_pinpoints=pins,
-        image_seq_length=4,
-    )
-    with seeded(2):
-        model = t.LlavaNextForConditionalGeneration(config)
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    size = {"height": 28, "width": 28}
-    t.LlavaNextImageProcessor(size={"shortest_edge": 28}, crop_size=size, image_grid_pinpoints=pins).save_pretrained(
-        path
-    )
-    return path
+@pytest.fixture
+def folder(tiny: Callable[[str], Path]) -> Path:
+    return tiny("vlm2vec-llava-next")
 
 
 def reference(folder: Path, texts: list[str], images: list[Any]) -> np.ndarray:
