@@ -4,14 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard, cast, get_args
 
 import numpy as np
 
 Role = Literal["query", "document"]
 """Which side of a retrieval a content is on. None where a task has no sides (classification, STS)."""
 
-Similarity = Literal["cosine", "dot", "maxsim"]
+
+@dataclass(frozen=True)
+class Hybrid:
+    """The weighted mean of three scores of one pair: the cosine of their dense vectors, the product of their token
+    weights, and MaxSim divided by the number of query tokens (as BGE-M3 defines them, https://arxiv.org/abs/2402.03216).
+
+    dense, sparse, multi_vector: the weights, finite, at least 0, not all 0.
+    """
+
+    dense: float = 0.4
+    sparse: float = 0.2
+    multi_vector: float = 0.4
+
+    def __str__(self) -> str:
+        return f"hybrid:{self.dense!r},{self.sparse!r},{self.multi_vector!r}"
+
+
+VectorSimilarity = Literal["cosine", "dot", "maxsim"]
+"""How vectors are compared, one a content or several. MTEB knows these too."""
+
+Similarity = VectorSimilarity | Literal["sparse"] | Hybrid
+""" "sparse": the product of the weights of the tokens that both contents have, see `raylib.token_weights`."""
+
+
+def compares_vectors(similarity: Similarity) -> TypeGuard[VectorSimilarity]:
+    """False for token weights, alone or in a hybrid: there only raylib's search can say how alike two contents are."""
+    return similarity in get_args(VectorSimilarity)
+
+
+def named_similarity(name: str) -> Similarity | None:
+    """The similarity whose `str` this is; None for another text."""
+    if name in ("sparse", *get_args(VectorSimilarity)):
+        return cast("Similarity", name)
+    kind, _, weights = name.partition(":")
+    try:
+        dense, sparse, multi_vector = map(float, weights.split(","))
+    except ValueError:
+        return None
+    return Hybrid(dense, sparse, multi_vector) if kind == "hybrid" else None
+
 
 Batch = dict[str, list[Any]]
 """MTEB's BatchedInput: column name → one entry per content. Images are PIL images."""

@@ -207,9 +207,9 @@ def _located(error: Exception, contents: np.ndarray | None) -> Exception:
 
 def _token_counts(parts: Sequence[PartRows], similarity: Similarity) -> list[np.ndarray]:
     """Per part [n] int64; a dense content has one."""
-    if similarity == "maxsim":
-        return [part.token_counts() for part in parts]
-    return [np.ones(len(part.rows), dtype=np.int64) for part in parts]
+    if similarity in ("cosine", "dot"):
+        return [np.ones(len(part.rows), dtype=np.int64) for part in parts]
+    return [part.token_counts() for part in parts]
 
 
 def share_out(parts: Sequence[PartRows], tokens: Sequence[np.ndarray], n: int) -> list[list[PartRows]]:

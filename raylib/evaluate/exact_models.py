@@ -18,7 +18,7 @@ from raylib.models.bridge import check_options
 from raylib.models.mteb_directory import mteb_source
 from raylib.models.protocol import Encoder, ModelSpec
 from raylib.models.registry import resolve
-from raylib.types import Embeddings, Role
+from raylib.types import Embeddings, Role, compares_vectors
 
 if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
@@ -67,6 +67,10 @@ def exact_source(spec: ModelSpec) -> ExactSource:
     if source is None:
         model = resolve(spec)
         if isinstance(model, Encoder):
+            if spec.mode is not None or not compares_vectors(model.similarity):
+                raise UnsupportedOptionError(
+                    f"{spec.name}: --exact-mteb has MTEB compare contents, by one vector each. Leave it out, or --mode."
+                )
             return ExactSource(spec, model, searches=False)
         return ExactSource(spec, model, searches=True)
     other = spec.flags(besides=("embedding_dim",))

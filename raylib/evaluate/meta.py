@@ -34,7 +34,8 @@ def model_meta(encoder: Encoder | SearchModel, experiment: Mapping[str, Any] | N
             "dot": ScoringFunction.DOT_PRODUCT,
             "maxsim": ScoringFunction.MAX_SIM,
         }
-        changes.update(similarity_fn_name=scoring[encoder.similarity], modalities=sorted(encoder.modalities))
+        function = scoring.get(str(encoder.similarity), ScoringFunction.CUSTOM)
+        changes.update(similarity_fn_name=function, modalities=sorted(encoder.modalities))
     if known is not None:
         return known.model_copy(update=changes)
     return ModelMeta.create_empty({"name": result_name(encoder.spec), "framework": ["PyTorch"], **changes})

@@ -19,14 +19,14 @@ from raylib.evaluate.contents import Source
 from raylib.evaluate.encode import EncodeReport
 from raylib.evaluate.meta import model_meta
 from raylib.evaluate.plan import Plan
-from raylib.evaluate.rerank import rerank
+from raylib.evaluate.rerank import rerank, rerank_exactly
 from raylib.evaluate.search import CorpusCache, SearchRequest, SearchStage, search_locally
 from raylib.evaluate.sources import loader_source, retrieval_source
 from raylib.models.protocol import Encoder
 from raylib.search.options import SearchOptions
 from raylib.search.topk import tie_ranks
 from raylib.store.embeddings import Shelf
-from raylib.types import Role
+from raylib.types import Role, compares_vectors
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -101,8 +101,14 @@ class StoreModel(AbsEncoder):
     ) -> Any:
         """[n, dim] float32 array, or for late interaction a list of [tokens, dim] tensors, in the order of `inputs`.
 
-        Raises BadContentsError for contents that cannot be encoded: there is no vector to stand in for them.
+        Raises BadContentsError for contents that cannot be encoded: there is no vector to stand in for them; UserError
+        for an encoder of token weights, which MTEB cannot compare.
         """
+        if not compares_vectors(self.encoder.similarity):
+            raise UserError(
+                f"{self.encoder.spec.name} gives token weights (--mode {self.encoder.spec.mode}), which only rank "
+                f"documents; {task_metadata.name} needs vectors. Use --mode dense."
+            )
         role: Role | None = prompt_type.value if prompt_type is not None else None
         source = loader_source(inputs, name=f"{task_metadata.name}/{hf_split}/{hf_subset} {role or 'inputs'}")
         plan = Plan(self.encoder)
@@ -136,7 +142,8 @@ class StoreModel(AbsEncoder):
     ) -> dict[str, dict[str, float]]:
         """The `top_k` best documents of each query, best first; ties by document id, descending.
 
-        Given candidates (`top_ranked`), these are scored as MTEB's reranking does it, over vectors from the store.
+        Given candidates (`top_ranked`), these are scored as MTEB's reranking does it, over vectors from the store;
+        token weights as in a search.
         """
         if self._corpus is None:
             raise UserError("search was called before index; MTEB calls index first")
@@ -213,6 +220,8 @@ class StoreModel(AbsEncoder):
     def _rerank(self, query_side: Keys, document_side: Keys, candidates: Any, top_k: int) -> Results:
         sides = self._usable(query_side), self._usable(document_side)
         queries, documents = ((ids, self.shelf.get(keys).astype(np.float32)) for ids, keys in sides)
+        if not compares_vectors(self.encoder.similarity):
+            return rerank_exactly(queries, documents, candidates, top_k, self.encoder.similarity)
         late = self.encoder.similarity == "maxsim"
         return rerank(queries, documents, candidates, top_k, self.similarity, late=late)
 

@@ -17,7 +17,7 @@ from raylib.evaluate.plan import Plan, modality_mismatch, readable_fields
 from raylib.evaluate.sources import retrieval_source
 from raylib.models.protocol import Encoder
 from raylib.tasks.loading import loaded
-from raylib.types import Role
+from raylib.types import Role, compares_vectors
 
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
@@ -90,6 +90,8 @@ class LoadedTask:
 
     def refusal(self, model: Encoder | SearchModel, modalities: Sequence[str]) -> str | None:
         """Why this model cannot do this task, or None."""
+        if isinstance(model, Encoder) and not self.ranks and not compares_vectors(model.similarity):
+            return f"{model.spec.name} gives token weights, which only rank documents; {self.name} needs vectors"
         for side in self.sides:
             try:
                 for fields in side.source.kinds():

@@ -134,7 +134,7 @@ class TaskResults:
         planned = self.planned[loaded.name]
         sides = {(split, subset, role): side for (_, split, subset, role), side in planned.items()}
         about = {"store": self.config.store_folder, "fingerprint": self.model.fingerprint}
-        about |= {"model": self.model.spec.name, "similarity": self.model.similarity}
+        about |= {"model": self.model.spec.name, "similarity": str(self.model.similarity)}
         return Details(details.rankings, details.queries, contents_of(sides, about))
 
 

@@ -94,8 +94,10 @@ def open_vectors(contents: pa.Table | None, settings: dict[str, Any], results: s
     missing = [name for name in ("store", "fingerprint", "similarity") if not meta.get(name)]
     if missing:
         raise NoHeatMapError(f"contents.parquet does not say {', '.join(missing)}")
-    if meta["similarity"] != "maxsim":
+    if meta["similarity"] in ("cosine", "dot"):
         raise NoHeatMapError("a dense model has one vector for a whole page")
+    if meta["similarity"] != "maxsim":
+        raise NoHeatMapError(f"scores by {meta['similarity'].partition(':')[0]} are not those of vectors alone")
     return StoredVectors(contents, _encoder(settings, meta), _shelf(meta, results))
 
 

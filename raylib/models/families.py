@@ -80,6 +80,12 @@ FAMILIES: tuple[Family, ...] = (
         },
     ),
     Family(
+        name="bge-m3",
+        encoder="raylib.models.bge_m3:BgeM3Encoder",
+        kind="late-interaction",
+        modalities=("text",),
+    ),
+    Family(
         name="qwen3-embedding",
         encoder="raylib.models.sentence:SentenceEncoder",
         kind="dense",

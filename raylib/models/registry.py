@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["resolve", "resolve_revision", "weights_digest"]
 
-SENTENCE = "sentence-transformers"
+SENTENCE, BGE_M3 = "sentence-transformers", "bge-m3"
 
 
 def resolve(spec: ModelSpec) -> Encoder | SearchModel:
@@ -71,8 +71,23 @@ def _looks_like_path(name: str) -> bool:
 
 
 def _make(spec: ModelSpec, entry: Family) -> Any:
+    if entry.name == BGE_M3 or (entry.name == SENTENCE and spec.mode is not None):
+        spec, entry = _in_mode(spec, entry)
     module, name = entry.encoder.split(":")
     return getattr(importlib.import_module(module), name)(spec, entry)
+
+
+def _in_mode(spec: ModelSpec, entry: Family) -> tuple[ModelSpec, Family]:
+    """What runs a model under --mode, of which "dense" is what it gives unasked. A model without heads stays what it
+    is, and refuses the option."""
+    from raylib.models.bge_m3 import has_heads
+
+    place = Path(spec.name) if os.path.isdir(spec.name) else snapshot(spec.name, spec.revision)
+    if entry.name != BGE_M3 and not has_heads(spec, place):
+        return spec, entry
+    if spec.mode in (None, "dense") and spec.mode_weights is None:
+        return replace(spec, mode=None), _family(SENTENCE)
+    return spec, _family(BGE_M3)
 
 
 def _family(name: str) -> Family:

@@ -238,16 +238,21 @@ class SentenceEncoder(TorchEncoder):
             model[0].model = with_adapter(model[0].model, self.spec.adapter, merge=self.spec.merge)
         return model
 
-    def forward(self, tensors: Tensors) -> Embeddings:
-        import torch
-
+    def run_modules(self, model: Any, tensors: Tensors) -> dict[str, Any]:
+        """What the library's model gives for a batch, on the device: sentence_embedding [n, dim], and of a transformer
+        token_embeddings [n, tokens, hidden] and attention_mask [n, tokens]. For use without gradient."""
         plain = {name: str(array[0]) for name, array in tensors.items() if array.dtype.kind == "U"}
         inputs: dict[str, Any] = self.on_device({n: a for n, a in tensors.items() if n not in plain})
         if "prompt_length" in inputs:
             inputs["prompt_length"] = int(tensors["prompt_length"][0])
         task = {"task": plain.pop("task")} if "task" in plain else {}
+        return model({**inputs, **plain}, **task)
+
+    def forward(self, tensors: Tensors) -> Embeddings:
+        import torch
+
         with torch.inference_mode():
-            vectors = self.model({**inputs, **plain}, **task)["sentence_embedding"]
+            vectors = self.run_modules(self.model, tensors)["sentence_embedding"]
             if self.spec.embedding_dim is not None:
                 vectors = truncate(vectors, self.spec.embedding_dim)
                 if type(self.model[-1]).__name__ == "Normalize":

@@ -96,7 +96,7 @@ def _score_vectors(config: ScoreConfig, qrels: Qrels) -> Outcome:
     run, quality = find(queries, documents, similarity, config.top_k, config.search_options())
     read = {"queries": _described(queries), "documents": _described(documents), "qrels": config.qrels}
     options = vars(config.search_options())
-    search = {"similarity": similarity, "top_k": config.top_k, **options, "quality": quality}
+    search = {"similarity": str(similarity), "top_k": config.top_k, **options, "quality": quality}
     counts = {"queries": len(queries.ids), "documents": len(documents.ids), **counts}
     where = tuple(queries.described.get(name, "") for name in ("task", "split", "subset"))
     return Outcome(run, read, search, counts, notes, where)  # pyright: ignore[reportArgumentType]

@@ -20,15 +20,13 @@ from raylib.search.naming import named_by_id
 from raylib.search.options import SearchOptions
 from raylib.search.quality import losses, sampled, sizes
 from raylib.search.topk import tie_ranks
-from raylib.types import Embeddings, Similarity
+from raylib.types import Embeddings, Similarity, VectorSimilarity, compares_vectors
 
 _TRAINING_BYTES = 256 * 2**20
 """Of the vectors that an index is trained on, at most."""
 
 
-def resolve_similarity(
-    asked: Literal["auto", "cosine", "dot", "maxsim"], queries: Vectors, documents: Vectors
-) -> Similarity:
+def resolve_similarity(asked: Literal["auto"] | VectorSimilarity, queries: Vectors, documents: Vectors) -> Similarity:
     """What "auto" means: what the model of the store uses, else maxsim where a content may have several vectors, else
     cosine. Raises UserError for sides that cannot be compared so."""
     if queries.dim != documents.dim:
@@ -42,7 +40,10 @@ def resolve_similarity(
         raise UserError(f"{' and '.join(encoders.values())} hold vectors of two models; give both sides of one model")
     late = [side for side in sides if side.late]
     usual: Similarity = "maxsim" if late else "cosine"
-    found = (queries.similarity or documents.similarity or usual) if asked == "auto" else asked
+    known = queries.similarity or documents.similarity
+    if known and not compares_vectors(known) and asked != "auto":
+        raise UserError(f"{queries.path} holds token weights, compared by {known}; leave --similarity {asked} out")
+    found = (known or usual) if asked == "auto" else asked
     if late and found != "maxsim":
         raise UserError(f"{late[0].path} has several vectors a content, {found} compares one; use --similarity maxsim")
     return found

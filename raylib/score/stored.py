@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import get_args
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +13,7 @@ from raylib import storage
 from raylib.errors import StoreError, UserError
 from raylib.score.vectors import Block, Vectors, check_ids
 from raylib.store.embeddings import Shelf
-from raylib.types import Role, Similarity
+from raylib.types import Role, named_similarity
 
 _COLUMNS = ("split", "subset", "role", "id", "key")
 
@@ -56,8 +55,7 @@ def read_stored(path: str, role: Role, *, split: str | None, subset: str | None,
             f"{path}: {absent} of {len(distinct)} contents of role {role} are not in the store {root}; "
             "name the folder it is in now with --store, or run `raylib evaluate` again"
         )
-    similarity = metadata.get("similarity")
-    known: Similarity | None = similarity if similarity in get_args(Similarity) else None
+    known = named_similarity(metadata.get("similarity", ""))
     dim, several = _first(shelf, distinct)
 
     def read() -> Iterator[Block]:

@@ -9,7 +9,8 @@ import numpy as np
 
 from raylib.errors import UserError
 from raylib.search.canonical import normalise
-from raylib.types import Embeddings, Similarity
+from raylib.token_weights import COLUMNS
+from raylib.types import Embeddings, Hybrid, Similarity, compares_vectors
 
 BLOCK_BYTES = 64 * 2**20
 """Vectors of a block, counted as float32: about what a part of the store holds. The larger, the fewer candidates are
@@ -37,8 +38,8 @@ class BadVectorError(UserError):
 class Block:
     """Contents of one side, ready to be compared. contents_N: their positions among all that were given.
 
-    vectors: float32 for dense ones, normalised for cosine; as stored for late interaction. longest: the largest norm
-    of a token.
+    vectors: float32 for dense ones, normalised for cosine; as stored for all others. longest: the largest norm of a
+    row.
     """
 
     contents_N: np.ndarray  # noqa: N815
@@ -59,9 +60,10 @@ class Block:
 
 
 def prepare(contents_N: np.ndarray, vectors: Embeddings, similarity: Similarity, side: str) -> Block:
-    """A block of `vectors`. Raises BadVectorError for NaN, infinite or far too large numbers, and for a content without
-    a vector; UserError for late-interaction vectors where the similarity compares one vector."""
-    if similarity != "maxsim" and len(vectors.values) != len(vectors):
+    """A block of `vectors`. Raises BadVectorError for NaN, infinite or far too large numbers, for negative token
+    weights and for a content without a vector; UserError for late-interaction vectors where the similarity compares
+    one vector, and for rows that hold no token weights where it needs some."""
+    if similarity in ("cosine", "dot") and len(vectors.values) != len(vectors):
         raise UserError(
             f"{len(vectors)} {side} contents have {len(vectors.values)} vectors, expected one vector per content for "
             f"{similarity}; late-interaction vectors are compared by maxsim"
@@ -80,9 +82,27 @@ def prepare(contents_N: np.ndarray, vectors: Embeddings, similarity: Similarity,
         longest = _longest(vectors.values)
     if not longest < _LARGEST:
         _refuse(contents_N, vectors, side, _LARGEST)
+    if not compares_vectors(similarity):
+        _check_token_weights(contents_N, vectors, similarity, side)
     if similarity == "dot":
         vectors = vectors.astype(np.float32)
     return Block(contents_N, vectors, longest)
+
+
+def _check_token_weights(contents_N: np.ndarray, vectors: Embeddings, similarity: Similarity, side: str) -> None:
+    """Of finite rows. A hybrid content has a vector of its own and one of a token at least."""
+    kind, expected = ("hybrid", f"more than {COLUMNS}") if isinstance(similarity, Hybrid) else ("sparse", f"{COLUMNS}")
+    if vectors.dim < COLUMNS or (vectors.dim > COLUMNS) != (kind == "hybrid"):
+        raise UserError(
+            f"{side} contents have rows of {vectors.dim} numbers; {kind} scores need {expected}, as BGE-M3 gives them "
+            f"with --mode {kind}"
+        )
+    if kind == "hybrid" and (vectors.token_counts < 2).any():
+        raise BadVectorError(side, int(contents_N[int(vectors.token_counts.argmin())]), "has no vector of a token")
+    negative = np.flatnonzero(vectors.values[:, -COLUMNS:].min(axis=1) < 0)
+    if len(negative):
+        owner = int(np.searchsorted(vectors.offsets, negative[0], side="right")) - 1
+        raise BadVectorError(side, int(contents_N[owner]), "has a negative token weight; encode it again")
 
 
 def _longest(values: np.ndarray) -> float:

@@ -20,7 +20,8 @@ from raylib.search.rounding import (
     relative_error,
     round_once,
 )
-from raylib.types import Embeddings, Similarity
+from raylib.search.sparse import sparse_block
+from raylib.types import Embeddings, Hybrid, Similarity, compares_vectors
 
 _PAIRS = 256
 """Pairs that are gathered at a time: their vectors stay in a core's cache."""
@@ -40,6 +41,12 @@ def exact_block(queries: Embeddings, documents: Embeddings, similarity: Similari
     """[n_queries, n_documents] float32: every query against every document. "cosine" expects normalised vectors."""
     if similarity == "maxsim":
         return maxsim(queries, documents)
+    if similarity == "sparse":
+        return sparse_block(queries, documents)
+    if isinstance(similarity, Hybrid):
+        from raylib.search.hybrid import hybrid_block  # it scores its parts here
+
+        return hybrid_block(queries, documents, similarity)
     query_QD, document_ND = queries.dense().astype(np.float64), documents.dense().astype(np.float64)
     norms = np.outer(np.linalg.norm(query_QD, axis=1), np.linalg.norm(document_ND, axis=1))
     bound_QN = relative_error(queries.dim, UNIT_64) * norms
@@ -54,7 +61,9 @@ def exact_block(queries: Embeddings, documents: Embeddings, similarity: Similari
 def exact_pairs(
     queries: Embeddings, documents: Embeddings, query_P: np.ndarray, document_P: np.ndarray, similarity: Similarity
 ) -> np.ndarray:
-    """[n_pairs] float32: score of query query_P[i] and document document_P[i]; the same bits as `exact_block`."""
+    """[n_pairs] float32: score of query query_P[i] and document document_P[i]; the same bits as `exact_block`. For
+    vectors only."""
+    assert compares_vectors(similarity), f"{similarity} scores whole blocks"
     if similarity == "maxsim":
         return _maxsim_pairs(queries, documents, query_P, document_P)
     scores = np.empty(len(query_P), dtype=np.float32)

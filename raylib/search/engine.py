@@ -22,10 +22,10 @@ from raylib.search.compress import estimates
 from raylib.search.dense import nearest
 from raylib.search.options import SearchOptions
 from raylib.search.topk import TopK
-from raylib.types import Embeddings, Similarity
+from raylib.types import Embeddings, Similarity, compares_vectors
 
-_QUERY_TOKENS = {"maxsim": 16384, "cosine": 1024, "dot": 1024}
-"""Query tokens that are searched at a time: enough for matrix products at their full rate."""
+_QUERY_TOKENS, _DENSE_QUERIES = 16384, 1024
+"""Query tokens, or single vectors, that are searched at a time: enough for matrix products at their full rate."""
 
 _EXACT_SCORES = 2**21
 """Canonical scores that are held at a time; computing one takes about 50 bytes."""
@@ -77,7 +77,8 @@ class Search:
         self._estimated = self._options.candidates != "float32"
         self._k = max(1, min(k * (self._options.oversample if self._estimated else 1), int((ranks_C >= 0).sum())))
         side = prepare(np.arange(len(queries)), queries, similarity, "query")
-        self._chunks = [_Chunk(piece, similarity, self._k) for piece in _pieces(side, _QUERY_TOKENS[similarity])]
+        at_once = _DENSE_QUERIES if similarity in ("cosine", "dot") else _QUERY_TOKENS
+        self._chunks = [_Chunk(piece, similarity, self._k) for piece in _pieces(side, at_once)]
         self._seen = 0
 
     def add(self, block: Block) -> None:
@@ -112,6 +113,8 @@ class Search:
     def _best(self, chunk: _Chunk, block: Block) -> Pairs:
         """Everything of the block that can enter the k best, with canonical scores."""
         everything = np.arange(len(chunk.side))
+        if not compares_vectors(self._similarity):
+            return self._all_of(chunk, block, everything)
         likely = self._k * min(1.0, len(block) / max(1, self._seen))
         if self._similarity == "maxsim":
             if not _on_gpu() or likely * 2 >= len(block):  # on a CPU canonical MaxSim is the fast one
@@ -129,7 +132,7 @@ class Search:
         for first in range(0, len(block), step):
             piece = block.piece(first, min(first + step, len(block)))
             scores = exact_block(queries, piece.vectors, self._similarity)
-            at, document, score = _above(scores, floors, self._k)
+            at, document, score = _best_of(scores, floors, self._k, self._ranks_C[piece.contents_N])
             found.append((rows[at], document + first, score))
         return _concatenated(found)
 
@@ -237,6 +240,24 @@ def documents_of(ranked: Ranked, owners: np.ndarray, ranks_N: np.ndarray, k: int
     scores = np.repeat(ranked.scores_QK[query_P, column_P], times)
     best.add_pairs(np.repeat(query_P, times), scores, documents, ranks_N[documents])
     return best.documents_QK, best.scores_QK
+
+
+def _best_of(
+    scores_QN: np.ndarray, floors_Q: np.ndarray, k: int, ranks_N: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What can be among the k best, by canonical scores: of more than k with the least score that can, the k of the
+    highest rank. A query of token weights scores 0 with most of a corpus."""
+    query_P, document_P, scores_P = _above(scores_QN, floors_Q, k)
+    counts = np.bincount(query_P, minlength=len(scores_QN))
+    if counts.max(initial=0) <= 2 * k:
+        return query_P, document_P, scores_P
+    kept, starts = np.ones(len(query_P), dtype=bool), np.cumsum(counts) - counts
+    for query in np.flatnonzero(counts > 2 * k):
+        row = np.arange(starts[query], starts[query] + counts[query])
+        tied = row[scores_P[row] == scores_P[row].min()]
+        if len(tied) > k:
+            kept[tied[np.argpartition(-ranks_N[document_P[tied]], k - 1)[k:]]] = False
+    return query_P[kept], document_P[kept], scores_P[kept]
 
 
 def _above(

@@ -16,7 +16,8 @@ from raylib.types import Embeddings, Similarity
 def score(queries: Embeddings, documents: Embeddings, similarity: Similarity) -> np.ndarray:
     """[n_queries, n_documents] float32 canonical scores (see `raylib.search.canonical`).
 
-    "cosine" normalises both sides; "dot" does not; "maxsim" sums over query tokens the best document token. Raises
+    "cosine" normalises both sides; "dot" does not; "maxsim" sums over query tokens the best document token;
+    "sparse" multiplies the weights of shared tokens; a `Hybrid` weighs all three (`raylib.search.hybrid`). Raises
     UserError for different dims, BadVectorError for NaN, infinite numbers and contents without a vector.
     """
     check_dims(queries.dim, documents.dim)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from raylib.errors import UserError
-from raylib.types import Similarity
+from raylib.types import Similarity, compares_vectors
 
 Candidates = Literal["float32", "bfloat16", "int8", "binary"]
 """In which numbers the candidates are chosen. What is returned is always scored again exactly."""
@@ -40,16 +40,27 @@ class SearchOptions:
 
     def check(self, similarity: Similarity) -> None:
         """Raises UserError for an option that this similarity does not have."""
+        if not compares_vectors(similarity) and not self.exact:
+            raise UserError(
+                f"{self._flag()} is for vectors, and this model gives token weights, which are always compared "
+                "exactly; leave it out, or use --mode dense or multi-vector"
+            )
         if similarity == "maxsim" and self.index is not None:
             raise UserError(
                 f"--index {self.index!r} is for dense vectors, and this model's are late interaction; use --candidates "
                 "int8 or binary, or --token-pooling, to search those faster"
             )
         if similarity != "maxsim" and (self.candidates != "float32" or self.token_pooling > 1):
-            flag = f"--candidates {self.candidates}" if self.candidates != "float32" else "--token-pooling"
             raise UserError(
-                f"{flag} is for late-interaction vectors, and this model's are dense; use --index, or leave it out"
+                f"{self._flag()} is for late-interaction vectors, and this model's are dense; use --index, or leave it "
+                "out"
             )
+
+    def _flag(self) -> str:
+        """The first option that is not exact, as it was given."""
+        if self.candidates != "float32":
+            return f"--candidates {self.candidates}"
+        return "--token-pooling" if self.token_pooling > 1 else f"--index {self.index!r}"
 
     def changed(self) -> dict[str, Any]:
         """What can change a result, for the name under which it is filed; empty for exact search."""

@@ -24,7 +24,7 @@ from raylib.types import Role
 
 from . import tiny_vlm
 from .helpers import encoder_for
-from .tiny_families import LEXICAL, REFUSED, TINY, contents
+from .tiny_families import LEXICAL, MODES, REFUSED, TINY, contents
 
 CHANGES: dict[str, Any] = {
     "dtype": "bfloat16",
@@ -105,7 +105,7 @@ def save_adapter(entry: Family, folder: Path, weights: str = "weights") -> str:
 
 
 def test_every_family_with_weights_is_here() -> None:
-    here = [*(entry.name for entry in [*TINY, *LEXICAL]), *REFUSED]
+    here = [*(entry.name for entry in [*TINY, *LEXICAL]), *REFUSED, *MODES]
     assert sorted(here) == sorted(entry.name for entry in FAMILIES)
 
 

@@ -62,6 +62,9 @@ REFUSED = ["vlm2vec-phi3v"]
 
 TINY: list[Family] = [family_named(name) for name in BUILDERS]
 LEXICAL = [entry for entry in FAMILIES if entry.kind == "lexical"]
+MODES = ["bge-m3"]
+"""Families that --mode selects, of checkpoints that another family runs without it; test_bge_m3.py has all of this for
+them."""
 
 
 def contents(entry: Family, texts: list[str], pages: list[Any]) -> dict[str, dict[str, list[Any]]]:

@@ -27,7 +27,7 @@ def reference_score(query, document):
     return np.float32(math.fsum(float(max(product(q, d) for d in document)) for q in query))
 
 
-def reference(queries, contents, owners, ids, k):
+def reference(queries, contents, owners, ids, k, reference_score=reference_score):
     """(ids, scores) of the k best documents of each query; ties by id, descending."""
     rows = []
     for query in queries:
