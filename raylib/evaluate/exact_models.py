@@ -18,7 +18,12 @@ from raylib.models.bridge import check_options
 from raylib.models.mteb_directory import mteb_source
 from raylib.models.protocol import Encoder, ModelSpec
 from raylib.models.registry import resolve
+<<<<<<< HEAD
 from raylib.types import Embeddings, Role, compares_vectors
+=======
+from raylib.search.blocks import check_dims
+from raylib.types import Embeddings, Role
+>>>>>>> 25f7a87 (Vectors of unlike widths are refused in one sentence wherever they would be compared: exact mode, given candidates, one side alone)
 
 if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
@@ -90,6 +95,12 @@ def _encodes(model: Any) -> bool:
     return hasattr(model, "encode") and not hasattr(model, "search") and not hasattr(model, "predict")
 
 
+def check_widths(first: Any, second: Any) -> None:
+    """`check_dims` of arrays or tensors; vectors of late interaction may come in lists, which are left alone."""
+    if hasattr(first, "shape") and hasattr(second, "shape"):
+        check_dims(first.shape[-1], second.shape[-1])
+
+
 class EncoderModel(AbsEncoder):
     """An encoder of raylib's as a plain MTEB model: batches as MTEB makes them, late interaction padded with zeros to
     the longest content of the call, as MTEB's ColPali wrappers do. Runs in one process, without a store."""
@@ -122,6 +133,11 @@ class EncoderModel(AbsEncoder):
         import torch
 
         return torch.nn.utils.rnn.pad_sequence([torch.from_numpy(np.array(m)) for m in found], batch_first=True)
+
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
+        """MTEB's own. Raises UserError for sides of different dims."""
+        check_widths(embeddings1, embeddings2)
+        return super().similarity(embeddings1, embeddings2)
 
     def _readable(self, columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
         """The columns that the encoder reads, as in runs with the store. Raises UserError when it can read none."""
@@ -213,7 +229,7 @@ def _portable(model: Any, name: str) -> Callable[[Any, Any], Any] | None:
 
     owner = getattr(type(model), name, None)
     inner: Any = getattr(model, "model", None)
-    by_meta = owner is getattr(AbsEncoder, name)
+    by_meta = owner in (getattr(AbsEncoder, name), getattr(EncoderModel, name))
     named = model.mteb_model_meta is not None and model.mteb_model_meta.similarity_fn_name is not None
     if by_meta and (named or not callable(getattr(inner, name, None))):
         return _ByMeta(name, model.mteb_model_meta)

@@ -27,7 +27,7 @@ from raylib.evaluate.exact_calls import (
     same_bits,
     take,
 )
-from raylib.evaluate.exact_models import ExactSource, Traits, exact_source, traits_of
+from raylib.evaluate.exact_models import ExactSource, Traits, check_widths, exact_source, traits_of
 from raylib.models.protocol import ModelSpec
 
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ class ExactModel:
         with the model itself, where it is, otherwise."""
         import torch
 
+        check_widths(first, second)
         function = self.traits.similarities.get(name)
         if function is not None and self.traits.cuda == torch.cuda.is_available():
             return function(first, second)

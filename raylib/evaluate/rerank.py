@@ -8,8 +8,13 @@ from typing import Any
 import numpy as np
 
 from raylib.errors import ModelError
+<<<<<<< HEAD
 from raylib.search.exact import score
 from raylib.types import Embeddings, Similarity
+=======
+from raylib.search.blocks import check_dims
+from raylib.types import Embeddings
+>>>>>>> 25f7a87 (Vectors of unlike widths are refused in one sentence wherever they would be compared: exact mode, given candidates, one side alone)
 
 
 def rerank(
@@ -25,12 +30,13 @@ def rerank(
 
     queries, documents: ids and their vectors, float32; late: several to a content. candidates: query id → document ids;
     those without a vector are left out. similarity: MTEB's, of one query and its candidates: bits depend on how many
-    there are. Contents with the same vectors get one score. Raises ModelError, naming query and document, for a score
-    that is NaN.
+    there are. Contents with the same vectors get one score. Raises UserError for sides of different dims; ModelError,
+    naming query and document, for a score that is NaN.
     """
     import torch
 
     (query_ids, query_vectors), (document_ids, document_vectors) = queries, documents
+    check_dims(query_vectors.dim, document_vectors.dim)
     at = {document_id: i for i, document_id in enumerate(document_ids)}
     first = _first_alike(document_vectors)
     found: dict[str, dict[str, float]] = {}

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raylib import storage
-from raylib.errors import StoreError
+from raylib.errors import StoreError, UserError
 from raylib.store.keys import KEY_BYTES
 from raylib.types import Embeddings
 
@@ -164,10 +164,16 @@ class Shelf:
         return counts
 
     def get(self, keys: Sequence[bytes]) -> Embeddings:
-        """The vectors of `keys`, in that order; a key may repeat. See `scan` for errors."""
+        """The vectors of `keys`, in that order; a key may repeat. See `scan` for errors; UserError for several dims."""
         if not keys:
             raise ValueError("no keys were asked for")
         pieces = list(self.scan(keys))
+        dims = sorted({embeddings.dim for _, embeddings in pieces})
+        if len(dims) > 1:
+            raise UserError(
+                f"contents that are compared have {' and '.join(map(str, dims))} dimensions; under --fusion concat "
+                "those with text and image are twice as wide: take sum or mean"
+            )
         order = np.concatenate([positions for positions, _ in pieces])
         inverse = np.empty(len(order), dtype=np.int64)
         inverse[order] = np.arange(len(order))

@@ -308,3 +308,14 @@ def test_an_untrained_model_runs_on_pages():
 def test_what_cannot_be_is_said_before_anything_loads(options, error, words):
     with pytest.raises(error, match=words):
         exact_source(ModelSpec(**options))
+
+
+def test_vectors_of_unlike_widths_are_not_compared():
+    import torch
+
+    plain = local_exact_model(ModelSpec("raylib/untrained-clip", fusion="concat", device="cpu"))
+    texts, pages = torch.ones(2, 64), torch.ones(3, 128)
+    for model in (plain, exact("raylib/untrained-clip", 2, device="cpu")):
+        with pytest.raises(UserError, match=r"queries have 64 dimensions, documents 128; .*take sum or mean"):
+            model.similarity(texts, pages)
+        assert model.similarity(pages, pages).shape == (3, 3)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mteb.similarity_functions import cos_sim, max_sim
 
-from raylib.errors import ModelError
+from raylib.errors import ModelError, UserError
 from raylib.evaluate.rerank import rerank
 from raylib.types import Embeddings
 
@@ -49,3 +49,8 @@ def test_nan_names_query_and_document():
     documents = ["x", "y"], dense([1, 0], [np.nan, 0])
     with pytest.raises(ModelError, match="the score of query q and document y is NaN"):
         rerank((["q"], dense([1, 0])), documents, {"q": ["x", "y"]}, 2, cos_sim)
+
+
+def test_sides_of_unlike_widths_are_refused():
+    with pytest.raises(UserError, match=r"queries have 1 dimensions, documents 2; .*take sum or mean"):
+        rerank((["q"], dense([1])), DOCUMENTS, {"q": ["x"]}, 1, cos_sim)

@@ -53,6 +53,8 @@ def test_batches_of_two_widths_are_two_parts(shelf):
     assert reader.get([key(3), key(0), key(1)]).values.tolist() == [[9, 10], [1, 2], [3, 4]]
     assert reader.get([key(2)]).values.tolist() == [[5, 6, 7, 8]]
     assert sorted(len(found.positions) for found in reader.locate([key(i) for i in range(4)])) == [1, 3]
+    with pytest.raises(UserError, match=r"have 2 and 4 dimensions; under --fusion concat .* take sum or mean"):
+        reader.get([key(1), key(2)])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
