@@ -13,6 +13,7 @@ from raylib.cli import main, parse
 from raylib.commands import ListConfig, ReportConfig
 from raylib.errors import ModelError, RaylibError, UnknownNameError, UserError
 from raylib.evaluate.config import EvaluateConfig
+from raylib.models.families import FAMILIES
 from raylib.models.protocol import option_flag
 
 HEAVY = {"torch", "mteb", "ray", "transformers", "datasets", "sklearn", "pandas"}
@@ -393,6 +394,39 @@ def test_list_names_families_that_only_a_directory_brings(capsys):
     assert main(["list", "models", "--match", "colintern", "--json"]) == 0
     row = json.loads(capsys.readouterr().out)
     assert row["name"] is None and row["family"] == "colintern"
+
+
+def listed(capsys, *arguments):
+    assert main(["list", "models", "--json", *arguments]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_models_of_every_family_are_listed_with_what_they_are(capsys):
+    rows = {row["name"]: row for row in listed(capsys)}
+    published = [(entry, name) for entry in FAMILIES for name in entry.members]
+    assert len(published) > 60
+    for entry, name in published:
+        row = rows[name]
+        assert list(row) == ["name", "family", "kind", "dim", "max_tokens", "modalities"]
+        assert (row["family"], row["kind"], row["modalities"]) == (entry.name, entry.kind, list(entry.modalities))
+        assert row["dim"] is None if name == "raylib/bm25" else row["dim"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("google/siglip-so400m-patch14-224", ("siglip", "dense", 1152, 16, ["text", "image"])),
+        ("openai/clip-vit-large-patch14", ("clip", "dense", 768, 77, ["text", "image"])),
+        ("google/embeddinggemma-300m", ("sentence-transformers", "dense", 768, 2048, ["text"])),
+        ("Qwen/Qwen3-Embedding-0.6B", ("qwen3-embedding", "dense", 1024, 32768, ["text"])),
+        ("Cognitive-Lab/NetraEmbed", ("bigemma3", "dense", 2560, 131072, ["text", "image"])),
+        ("Cognitive-Lab/ColNetraEmbed", ("colgemma3", "late-interaction", 128, 131072, ["text", "image"])),
+        ("vidore/colqwen2.5-v0.2", ("colqwen2.5", "late-interaction", 128, 128000, ["text", "image"])),
+    ],
+)
+def test_what_a_listed_model_is(name, expected, capsys):
+    (row,) = [row for row in listed(capsys, "--match", name) if row["name"] == name]
+    assert tuple(row.values()) == (name, *expected)
 
 
 def test_list_without_a_match_says_so(capsys):

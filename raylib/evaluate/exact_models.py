@@ -18,12 +18,8 @@ from raylib.models.bridge import check_options
 from raylib.models.mteb_directory import mteb_source
 from raylib.models.protocol import Encoder, ModelSpec
 from raylib.models.registry import resolve
-<<<<<<< HEAD
-from raylib.types import Embeddings, Role, compares_vectors
-=======
 from raylib.search.blocks import check_dims
-from raylib.types import Embeddings, Role
->>>>>>> 25f7a87 (Vectors of unlike widths are refused in one sentence wherever they would be compared: exact mode, given candidates, one side alone)
+from raylib.types import Embeddings, Role, compares_vectors
 
 if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata

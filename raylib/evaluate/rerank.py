@@ -8,13 +8,9 @@ from typing import Any
 import numpy as np
 
 from raylib.errors import ModelError
-<<<<<<< HEAD
+from raylib.search.blocks import check_dims
 from raylib.search.exact import score
 from raylib.types import Embeddings, Similarity
-=======
-from raylib.search.blocks import check_dims
-from raylib.types import Embeddings
->>>>>>> 25f7a87 (Vectors of unlike widths are refused in one sentence wherever they would be compared: exact mode, given candidates, one side alone)
 
 
 def rerank(

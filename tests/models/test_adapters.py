@@ -71,7 +71,7 @@ def save_adapter(base: Encoder, folder: Path, kind: str = "lora") -> str:
         for name, weight in trained.named_parameters():
             if weight.requires_grad and "magnitude" not in name:
                 torch.nn.init.normal_(weight, mean=1.0 if "ia3" in name else 0.0, std=0.2)
-    trained.save_pretrained(folder, save_embedding_layers=False)
+    trained.save_pretrained(str(folder), save_embedding_layers=False)
     if base.family.name == "colintern":
         lora = trained, trained.peft_config["default"]
         tiny_intern.save(folder, tiny_intern.heads(Path(base.spec.name), lora=lora))
