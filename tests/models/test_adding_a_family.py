@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raylib.models import families, registry
-from raylib.models.families import Family, Member
+from raylib.models import families, listing, registry
+from raylib.models.family import Family, Member
+from raylib.models.listing import known_models
 from raylib.models.protocol import ModelSpec
-from raylib.models.registry import known_models, resolve
+from raylib.models.registry import resolve
 from raylib.models.untrained import build_tokenizer, seeded
 
 from .helpers import TEXTS, WORDS, assert_same_directions, pictures, vectors
@@ -27,7 +28,7 @@ def test_one_row_and_one_test_are_enough(tmp_path: Path, monkeypatch: pytest.Mon
     row, test = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
     names = {name: value for name, value in globals().items() if any(value is known for known in NAMES)}
     entry = eval(row, names)
-    for module in (families, registry):
+    for module in (families, listing, registry):
         monkeypatch.setattr(module, "FAMILIES", (*families.FAMILIES, entry))
     exec(test, names)
     names["test_metaclip2"](tmp_path)
