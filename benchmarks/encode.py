@@ -1,6 +1,6 @@
 """How batches are cut: the encode stage against what upstream's own loops do with the same model, on skewed lengths.
 
-    python benchmarks/encode.py [--quick] [--rounds 3] [--output benchmarks/results/encode.json]
+    python benchmarks/encode.py [--quick] [--rounds 2] [--output benchmarks/results/encode.json]
 
 One process and one thread; the ways take turns, round by round. README.md says what is compared with what.
 """
@@ -50,9 +50,9 @@ class Way:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="few contents, one round: does everything run?")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--texts", type=int, default=800)
-    parser.add_argument("--pages", type=int, default=160)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--texts", type=int, default=200)
+    parser.add_argument("--pages", type=int, default=80)
     parser.add_argument("--output", help="JSON; by default benchmarks/results, or nowhere with --quick")
     options = parser.parse_args()
     if options.quick:
