@@ -81,8 +81,7 @@ class Planned:
     def stored(self, shelf: Shelf) -> set[bytes]:
         """The planned keys that are on the shelf."""
         shelf.refresh()
-        keys = self.plan.keys()
-        return {key for key, there in zip(keys, shelf.contains(keys), strict=True) if there} if keys else set()
+        return shelf.stored(self.plan.keys())
 
     def encode_missing(self, shelf: Shelf, stage: EncodeStage, limits: Limits) -> EncodeReport:
         """Encode what the shelf lacks; contents that turn out to be bad are then in `bad`."""

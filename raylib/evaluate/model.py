@@ -169,8 +169,7 @@ class StoreModel(AbsEncoder):
         """Encode what of `plan` is neither stored nor known to be bad, and remember what turned out bad."""
         self.shelf.refresh()
         keys = plan.keys()
-        stored = {key for key, there in zip(keys, self.shelf.contains(keys), strict=True) if there} if keys else set()
-        batches = plan.batches(self.limits, stored | self.bad.keys())
+        batches = plan.batches(self.limits, self.shelf.stored(keys) | self.bad.keys())
         if batches:
             self.shelf.describe(self.encoder.identity)
             report = self.stage(self.encoder, batches, plan.sources, self.shelf)

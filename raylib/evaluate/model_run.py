@@ -155,10 +155,9 @@ class ModelRun:
     def _found_limits(self, plan: Plan, model: StoreModel) -> Limits:
         """What --batch-size auto finds for the contents that are still to be encoded."""
         start = time.perf_counter()
-        keys = plan.keys()
-        stored = {key for key, there in zip(keys, model.shelf.contains(keys), strict=True) if there}
+        samples = plan.samples(model.shelf.stored(plan.keys()))
         model.shelf.describe(model.encoder.identity)
-        model.limits = found = self._find_limits(model.encoder, plan.samples(stored), plan.sources, model.shelf)
+        model.limits = found = self._find_limits(model.encoder, samples, plan.sources, model.shelf)
         self._timings["find_batch"] = time.perf_counter() - start
         for fields, limit in found.items():
             bound = f"{limit.tokens} tokens" if limit.tokens else f"{limit.contents} contents"

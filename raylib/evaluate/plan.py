@@ -88,15 +88,16 @@ class Plan:
                         batches.append(MicroBatch(context, names, chosen, rows, limit.tokens))
         return batches
 
-    def samples(self, stored: Set[bytes] = frozenset()) -> dict[tuple[str, ...], list[MicroBatch]]:
-        """By the fields that are read: single contents that are not stored, the longest texts or images from all over
-        the plan, to try a forward on."""
+    def samples(self, stored: set[bytes] | frozenset[bytes] = frozenset()) -> dict[tuple[str, ...], list[MicroBatch]]:
+        """By the fields that are read, where some such content is not stored: the longest texts, or images from all
+        over the plan, to try a forward on. What is stored counts as well: a run that continues finds the limits, and
+        with them cuts the batches, of an undisturbed one."""
+        missing = {names for (_, names), group in self._groups.items() if not stored.issuperset(group)}
         found: dict[tuple[str, ...], list[MicroBatch]] = {}
         for (context, names), group in self._groups.items():
-            keys = [key for key in group if key not in stored]
-            if keys:
-                lengths = self._lengths([group[key] for key in keys], names)
-                picked = sample_by_length(lengths, _SAMPLED_IMAGES)
+            if names in missing:
+                keys = list(group)
+                picked = sample_by_length(self._lengths(list(group.values()), names), _SAMPLED_IMAGES)
                 picked = picked if "image" in names else picked[-1:]
                 single = [MicroBatch(context, names, [keys[i]], [group[keys[i]]]) for i in picked]
                 found.setdefault(names, []).extend(single)

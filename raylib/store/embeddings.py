@@ -107,6 +107,10 @@ class Shelf:
         """[n] bool: which keys are stored, as of the last `refresh`."""
         return self._index.find(keys)[0] >= 0
 
+    def stored(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Those of `keys` that `contains` knows."""
+        return {key for key, there in zip(keys, self.contains(keys), strict=True) if there}
+
     def write(self, keys: Sequence[bytes], embeddings: Embeddings) -> str:
         """Store one vector (or token matrix) per key; gives the part's path. Raises UserError on a full disk."""
         if len(keys) != len(embeddings):

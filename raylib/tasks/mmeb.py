@@ -24,6 +24,7 @@ from raylib.tasks.mmeb_table import (
     HUB_PATH,
     IMAGE_BENCHMARK,
     META_TASKS,
+    METADATA,
     SUBSETS,
     MmebOptions,
     category,
@@ -49,19 +50,12 @@ def _metadata(subset: str) -> TaskMetadata:
         dataset={"path": HUB_PATH, "revision": "main"},
         type="Any2AnyRetrieval",
         category=kind,  # pyright: ignore[reportArgumentType]
-        modalities=["text", "image"],
         eval_splits=[SPLIT],
-        eval_langs=["eng-Latn"],
         main_score="hit_at_1",
         date=("2009-01-01", "2024-10-07"),
         domains=["Web"],
-        task_subtypes=["Image Text Retrieval"],
-        license="apache-2.0",
-        annotations_creators="derived",
-        dialect=[],
-        sample_creation="found",
-        bibtex_citation="",
         prompt={"query": "", "document": ""},  # pyright: ignore[reportArgumentType]  # instructions are in the texts
+        **METADATA,
     )
 
 

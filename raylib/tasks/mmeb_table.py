@@ -16,6 +16,18 @@ HUB_PATH = "TIGER-Lab/MMEB-eval"
 PREFIX = "MMEB_"
 """Before a subset's name in the name of its task; some subsets are called like tasks that MTEB has."""
 
+METADATA: dict[str, Any] = {
+    "modalities": ["text", "image"],
+    "eval_langs": ["eng-Latn"],
+    "task_subtypes": ["Image Text Retrieval"],
+    "license": "apache-2.0",
+    "annotations_creators": "derived",
+    "dialect": [],
+    "sample_creation": "found",
+    "bibtex_citation": "",
+}
+"""What MTEB wants to know of every task that is read in MMEB's own layout."""
+
 META_TASKS: dict[str, tuple[str, ...]] = {
     "classification": (
         *("ImageNet-1K", "N24News", "HatefulMemes", "VOC2007", "SUN397"),

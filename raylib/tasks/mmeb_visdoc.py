@@ -18,7 +18,7 @@ from mteb.abstasks.task_metadata import TaskMetadata
 from mteb.benchmarks.benchmark import Benchmark
 
 from raylib.metrics.measures import means, per_query
-from raylib.tasks.mmeb_table import VISDOC, VISDOC_BENCHMARK, visdoc_task_name
+from raylib.tasks.mmeb_table import METADATA, VISDOC, VISDOC_BENCHMARK, visdoc_task_name
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -84,19 +84,12 @@ def _own_metadata(subset: str, path: str) -> TaskMetadata:
         dataset={"path": path, "revision": "main"},
         type="DocumentUnderstanding",
         category="t2i",
-        modalities=["text", "image"],
         eval_splits=["test"],
-        eval_langs=["eng-Latn"],
         main_score="ndcg_linear_at_5",
         date=("2024-01-01", "2025-07-01"),
         domains=["Academic"],
-        task_subtypes=["Image Text Retrieval"],
-        license="apache-2.0",
-        annotations_creators="derived",
-        dialect=[],
-        sample_creation="found",
-        bibtex_citation="",
         prompt=_PROMPT,  # pyright: ignore[reportArgumentType]
+        **METADATA,
     )
 
 

@@ -179,6 +179,17 @@ def test_it_is_tried_once_per_device_and_length_and_kept_in_the_store(tmp_path, 
     assert len(encoder.padded) > tried
 
 
+def test_a_run_that_continues_finds_the_limits_of_an_undisturbed_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(auto_batch, "_CpuMeter", MemoryOnly)
+    encoder = Tokens(100)
+    shelf = Shelf(str(tmp_path), encoder.fingerprint)
+    plan = plan_of(encoder, words(2, 10, 4))
+    undisturbed = auto_limits(encoder, plan.samples(), plan.sources, shelf)
+    longest = {plan.keys()[1]}
+    assert auto_limits(encoder, plan.samples(longest), plan.sources, shelf) == undisturbed
+    assert plan.samples(set(plan.keys())) == {}, "there is nothing to try for"
+
+
 # Settings.
 
 
