@@ -1,0 +1,1 @@
+"""Probes over hidden states: what a small classifier reads out of a representation at a layer."""
