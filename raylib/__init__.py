@@ -13,8 +13,10 @@ _WHERE = {
     "RayModel": "raylib.cluster.model",
     "encode": "raylib.api",
     "evaluate": "raylib.api",
+    "extract": "raylib.api",
     "EncodeConfig": "raylib.encode.config",
     "EvaluateConfig": "raylib.evaluate.config",
+    "ExtractConfig": "raylib.extract.config",
     "ModelSpec": "raylib.models.protocol",
     "SearchOptions": "raylib.search.options",
     "Embeddings": "raylib.types",
@@ -25,21 +27,25 @@ __all__ = [
     "Embeddings",
     "EncodeConfig",
     "EvaluateConfig",
+    "ExtractConfig",
     "ModelSpec",
     "RayModel",
     "SearchOptions",
     "__version__",
     "encode",
     "evaluate",
+    "extract",
     "maxsim",
 ]
 
 if TYPE_CHECKING:
     from raylib.api import encode as encode
     from raylib.api import evaluate as evaluate
+    from raylib.api import extract as extract
     from raylib.cluster.model import RayModel as RayModel
     from raylib.encode.config import EncodeConfig as EncodeConfig
     from raylib.evaluate.config import EvaluateConfig as EvaluateConfig
+    from raylib.extract.config import ExtractConfig as ExtractConfig
     from raylib.models.protocol import ModelSpec as ModelSpec
     from raylib.search.maxsim import maxsim as maxsim
     from raylib.search.options import SearchOptions as SearchOptions

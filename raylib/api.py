@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from raylib.encode.config import EncodeConfig
 from raylib.errors import UserError
 from raylib.evaluate.config import EvaluateConfig
+from raylib.extract.config import ExtractConfig
 from raylib.placement import Placement
 
 if TYPE_CHECKING:
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from raylib.encode.job import EncodeJob
     from raylib.encode.job import Outcome as EncodeOutcome
     from raylib.evaluate.job import Outcome
+    from raylib.extract.job import Outcome as ExtractOutcome
 
-Config = TypeVar("Config", EvaluateConfig, EncodeConfig)
+Config = TypeVar("Config", EvaluateConfig, EncodeConfig, ExtractConfig)
 
 
 def evaluate(model: str | Sequence[str] | EvaluateConfig, **settings: Any) -> Outcome:
@@ -46,6 +48,8 @@ def _config(kind: type[Config], job: str, model: str | Sequence[str] | Config, s
     unknown = sorted(set(settings) - set(kind.__dataclass_fields__))
     if unknown:
         raise UserError(f"{job} has no setting {', '.join(unknown)}; see raylib {job} --help")
+    if kind is ExtractConfig:
+        return kind(model=model, **settings)  # pyright: ignore
     return kind(model=[model] if isinstance(model, str) else list(model), **settings)  # pyright: ignore
 
 
@@ -127,6 +131,33 @@ def _encode_job(config: EncodeConfig, place: Any, reporter: Any) -> EncodeJob:
 
     quiet_libraries()
     return EncodeJob(config, place, reporter)
+
+
+def extract(model: str | ExtractConfig, **settings: Any) -> ExtractOutcome:
+    """Hidden states for questions about images; the settings are those of `raylib extract --help`, with underscores.
+
+        raylib.extract("google/gemma-3-12b-it", vqa_dataset="vqa.csv", images_dir="images", output_dir="output")
+
+    Gives what was done: `.files` names the parts, `.bad` the rows without states, `.ok` tells whether every row has
+    them. Raises UserError for what cannot be right from the start, and ModelError for what fails later; what was done
+    until then is kept, and the same call goes on from there.
+    """
+    from raylib.evaluate.progress import reporter
+    from raylib.evaluate.quiet import quiet_libraries
+    from raylib.extract.job import ExtractJob
+    from raylib.extract.local import ThisProcess
+
+    config = _config(ExtractConfig, "extract", model, settings)
+    config.check_complete()
+    quiet_libraries()
+    with _connected(config):
+        if config.local:
+            place = ThisProcess()
+        else:
+            from raylib.cluster.extract import RayPlace
+
+            place = RayPlace.of(config)
+        return ExtractJob(config, place, reporter(config.quiet)).run()
 
 
 def plan(config: EvaluateConfig) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from raylib.errors import RaylibError, UnknownNameError, UserError
 _JOBS: dict[str, tuple[str, str]] = {
     "evaluate": ("raylib.evaluate.config:EvaluateConfig", "raylib.commands:run_evaluate"),
     "encode": ("raylib.encode.config:EncodeConfig", "raylib.commands:run_encode"),
+    "extract": ("raylib.extract.config:ExtractConfig", "raylib.commands:run_extract"),
     "score": ("raylib.score.config:ScoreConfig", "raylib.score.commands:run_score"),
     "compare": ("raylib.score.config:CompareConfig", "raylib.score.commands:run_compare"),
     "inspect-run": ("raylib.inspect.config:InspectConfig", "raylib.inspect.run:run_inspect"),

@@ -14,6 +14,7 @@ from raylib.terminal import console
 if TYPE_CHECKING:
     from raylib.encode.config import EncodeConfig
     from raylib.evaluate.config import EvaluateConfig
+    from raylib.extract.config import ExtractConfig
 
 
 @dataclass
@@ -86,6 +87,12 @@ def run_encode(config: EncodeConfig) -> int:
     if row["bad"]:
         print(f"{len(row['bad'])} contents cannot be encoded\n{listed(row['bad'])}")
     return 0 if len(row["bad"]) <= config.allow_errors else 1
+
+
+def run_extract(config: ExtractConfig) -> int:
+    from raylib import api
+
+    return 0 if api.extract(config).ok else 1
 
 
 def run_list(config: ListConfig) -> int:

@@ -7,6 +7,7 @@ aside and renamed; object stores publish an object only when its upload ends.
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -134,6 +135,13 @@ def read_text(path: str | Path) -> str:
         return stream.read()  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def read_bytes(path: str | Path) -> bytes:
+    if not is_remote(path):
+        return Path(path).read_bytes()
+    filesystem, name = _filesystem(path)
+    return filesystem.cat_file(name)
+
+
 @contextmanager
 def open_input(path: str | Path) -> Iterator[Any]:
     """A seekable binary source that pyarrow can read; memory-mapped where the file is local. Raises OSError."""
@@ -156,3 +164,13 @@ def remove(path: str | Path) -> None:
     filesystem, name = _filesystem(path)
     if filesystem.exists(name):
         filesystem.rm_file(name)
+
+
+def remove_folder(path: str | Path) -> None:
+    """Delete a folder and all in it; nothing happens where there is none."""
+    if not is_remote(path):
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    filesystem, name = _filesystem(path)
+    if filesystem.exists(name):
+        filesystem.rm(name, recursive=True)

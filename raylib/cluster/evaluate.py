@@ -10,7 +10,8 @@ from typing import Any
 import ray
 import ray.exceptions
 
-from raylib.cluster.encode import RayDataStage, quiet_ray_data
+from raylib.cluster.encode import RayDataStage
+from raylib.cluster.halves import quiet_ray_data
 from raylib.cluster.pool import PoolStage
 from raylib.cluster.score import ScoreWorkers
 from raylib.cluster.search import RaySearch

@@ -24,7 +24,7 @@ from raylib.cluster.ship import ShippedSource, ship
 from raylib.errors import ModelError
 from raylib.evaluate.batching import MicroBatch
 from raylib.evaluate.contents import Source
-from raylib.evaluate.encode import Encoded, EncodeReport, Progress, WriteBuffer, run_forward
+from raylib.evaluate.encode import Encoded, EncodeReport, Progress, WriteBuffer, no_progress, run_forward
 from raylib.evaluate.prepare import prepare
 from raylib.models.protocol import Encoder
 from raylib.store.embeddings import Shelf
@@ -87,7 +87,7 @@ class PoolStage:
     `MAX_ATTEMPTS` times is named in a ModelError. Results are written by the caller, in any order.
     """
 
-    def __init__(self, workers: Workers, progress: Progress = lambda n: None) -> None:
+    def __init__(self, workers: Workers, progress: Progress = no_progress) -> None:
         self._wanted, self._progress = workers, progress
         self._pool: _Pool | None = None
         self._lock = threading.Lock()
@@ -111,7 +111,7 @@ class PoolStage:
             for encoded, cpu in pool.run(batches, sources):
                 buffer.add(encoded)
                 report.add(EncodeReport(len(encoded.keys), encoded.bad, encoded.notes, cpu_seconds=cpu))
-                self._progress(len(encoded.keys) + len(encoded.bad))
+                self._progress(len(encoded.keys) + len(encoded.bad), len(encoded.bad))
         except ray.exceptions.RayError as error:
             raise worker_failure(error, encoder.spec.name) from error
         finally:

@@ -106,5 +106,5 @@ class PooledPlan:
         for first in range(0, len(batches), step):
             part = self.pool(encoder, batches[first : first + step], sources, shelf)
             report.add(part)
-            self.progress(part.encoded + len(part.bad))
+            self.progress(part.encoded + len(part.bad), len(part.bad))
         return report

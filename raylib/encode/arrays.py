@@ -15,6 +15,7 @@ from raylib.encode.readers import Item
 from raylib.errors import UserError
 from raylib.evaluate.batching import BatchLimits
 from raylib.evaluate.contents import encoded_image
+from raylib.evaluate.encode import no_progress
 from raylib.models.protocol import Encoder, ModelSpec
 from raylib.store.embeddings import Shelf
 from raylib.types import Role
@@ -46,7 +47,7 @@ def encode_arrays(
         if planned.unreadable:
             raise UserError(next(iter(planned.unreadable.values())))
         shelf = Shelf(store or os.path.join(folder, "store"), encoder.fingerprint)
-        planned.encode_missing(shelf, this_process().stage_with(lambda n: None), BatchLimits(batch_size))
+        planned.encode_missing(shelf, this_process().stage_with(no_progress), BatchLimits(batch_size))
         bad = planned.bad_contents()
         if bad:
             raise UserError(f"{len(bad)} of {len(contents.ids)} contents cannot be encoded\n{listed(bad)}")

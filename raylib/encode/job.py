@@ -10,14 +10,12 @@ import hashlib
 import itertools
 import json
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -35,7 +33,8 @@ from raylib.evaluate.encode import EncodeReport
 from raylib.evaluate.errors_file import ERRORS_FILE, write_errors
 from raylib.evaluate.progress import Reporter
 from raylib.store.embeddings import Shelf
-from raylib.store.vector_files import MANIFEST, read_manifest, write_manifest
+from raylib.store.manifests import MANIFEST, read_manifest, versions, write_manifest
+from raylib.store.vector_files import ENCODE_JOB
 
 _VERSIONS = ("raylib-cluster", "torch", "transformers", "sentence-transformers", "numpy", "pillow", "pypdfium2")
 
@@ -148,7 +147,7 @@ class EncodeJob:
         """The outcome of a run that did all this before; None where it is to be done. Raises UserError where the
         folder has vectors that would be lost."""
         folder = self.config.output_folder
-        manifest = read_manifest(folder)
+        manifest = read_manifest(folder, ENCODE_JOB)
         if self.config.overwrite:
             return None
         if manifest is None:
@@ -236,11 +235,11 @@ class EncodeJob:
             "inputs": {"files": len(inputs.files), "skipped": inputs.skipped},
             "digest": digest,
             "options": config.as_dict(),
-            "versions": _versions(),
+            "versions": versions(_VERSIONS),
             "timings": {name: round(seconds, 3) for name, seconds in self.timings.items()},
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        write_manifest(config.output_folder, manifest)
+        write_manifest(config.output_folder, ENCODE_JOB, manifest)
         outcome.files = _paths(config.output_folder, files)
         told = f"{len(good)} vectors of {shape['dim']} dimensions" + (f", {shape['tokens']} tokens" if late else "")
         self.reporter.say(f"wrote {outcome.files['embeddings']}: {told}")
@@ -260,13 +259,3 @@ def _digest(planned: Planned, config: EncodeConfig) -> str:
     for name, key in zip(planned.contents.ids, planned.keys, strict=True):
         digest.update(len(name).to_bytes(8, "little") + name.encode() + (key or b"-"))
     return digest.hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in _VERSIONS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -84,7 +84,7 @@ def auto_limits(
         name = f"{device} | {' + '.join(fields)}"
         size, nbytes = known.get(name, {}), longest.weight[0]
         if not size or size["bytes_of_longest"] < nbytes:
-            size = {"contents": largest_batch(encoder, longest.tensors), "bytes_of_longest": nbytes}
+            size = {"contents": largest_of(encoder, longest.tensors), "bytes_of_longest": nbytes}
             known = {**shelf.recall(_NOTE), name: size}
             shelf.remember(_NOTE, known)
         if longest.tokens is None:
@@ -104,32 +104,41 @@ def device_title(encoder: Encoder) -> str:
     return f"cpu, {torch.get_num_threads()} threads"
 
 
-def largest_batch(encoder: Encoder, tensors: Tensors, most: int = MAX_CONTENTS) -> int:
-    """How many contents like this one fit into a forward, doubling from 1 and then half way up to what did not fit.
+def largest_batch(model: str, device: str, forward: Callable[[int], object], most: int = MAX_CONTENTS) -> int:
+    """How many contents fit into a forward, doubling from 1 and then half way up to what did not fit.
 
-    tensors: of one content. Raises ModelError where it does not fit alone, or fails for another reason.
+    forward: runs so many of the longest contents on `device`. Raises ModelError where one does not fit alone; any other
+    failure goes through.
     """
-    encoder.load()
-    meter = _GpuMeter() if str(getattr(encoder, "device", "cpu")).startswith("cuda") else _CpuMeter()
+    meter = _GpuMeter() if device.startswith("cuda") else _CpuMeter()
     fits, size = 0, 1
-    while size <= most and _try(encoder, tensors, size, meter):
+    while size <= most and _try(forward, size, meter):
         fits, size = size, 2 * size
     if fits == 0:
         raise ModelError(
-            f"{encoder.spec.name}: one content alone does not fit in memory. Use a smaller --max-pixels, --dtype "
-            "bfloat16, or a larger device."
+            f"{model}: one content alone does not fit in memory. Use a smaller --max-pixels, --dtype bfloat16, or a "
+            "larger device."
         )
     between = fits + fits // 2
-    if fits < between <= most and meter.bounded_by_memory and _try(encoder, tensors, between, meter):
+    if fits < between <= most and meter.bounded_by_memory and _try(forward, between, meter):
         return between
     return meter.chosen(fits)
 
 
-def _try(encoder: Encoder, tensors: Tensors, size: int, meter: _Meter) -> bool:
+def largest_of(encoder: Encoder, tensors: Tensors) -> int:
+    """tensors: of one content."""
+    encoder.load()
+
+    def forward(size: int) -> object:
+        return encoder.forward({name: np.repeat(array, size, axis=0) for name, array in tensors.items()})
+
+    return largest_batch(encoder.spec.name, str(getattr(encoder, "device", "cpu")), forward)
+
+
+def _try(forward: Callable[[int], object], size: int, meter: _Meter) -> bool:
     """Whether a forward of that many contents fits, and is worth it."""
-    batch = {name: np.repeat(array, size, axis=0) for name, array in tensors.items()}
     try:
-        return meter.worth(size, lambda: encoder.forward(batch))
+        return meter.worth(size, lambda: forward(size))
     except Exception as error:
         if not is_out_of_memory(error):
             raise

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Lock
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from raylib.evaluate.prepare import Prepared, prepare
 from raylib.models.protocol import Encoder
 from raylib.store.embeddings import Shelf
 from raylib.types import Embeddings, Tensors
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 FLUSH_SECONDS = 5.0
 """The local run writes what it has at least this often, so that a kill costs no more."""
@@ -59,8 +63,14 @@ class EncodeReport:
         self.cpu_seconds += part.cpu_seconds
 
 
-Progress = Callable[[int], None]
-"""Told the number of contents that were just finished, stored or found bad."""
+class Progress(Protocol):
+    """Told the number of contents that were just finished, and how many of them could not be used."""
+
+    def __call__(self, n: int, bad: int = 0, /) -> None: ...
+
+
+def no_progress(n: int, bad: int = 0) -> None:
+    """A `Progress` that nobody follows."""
 
 
 def run_forward(encoder: Encoder, prepared: Prepared) -> Encoded:
@@ -125,10 +135,10 @@ def _forward_halving(
             raise
         if n == 1:
             raise ModelError(
-                f"{encoder.spec.name}: one content alone does not fit in memory ({_first_line(error)}). "
+                f"{encoder.spec.name}: one content alone does not fit in memory ({first_line(error)}). "
                 "Use a smaller --max-pixels, --dtype bfloat16, or a larger device."
             ) from error
-        reason = _first_line(error)
+        reason = first_line(error)
     free_device_memory()  # outside the handler, which holds the failed forward's tensors alive
     half = n // 2
     notes.append(f"{encoder.spec.name}: out of memory with {n} contents, batch halved to {n - half} ({reason})")
@@ -165,7 +175,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, short enough for a table."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
@@ -182,7 +193,7 @@ def encode_locally(
     batches: Sequence[MicroBatch],
     sources: Sequence[Rows],
     shelf: Shelf,
-    progress: Progress = lambda n: None,
+    progress: Progress = no_progress,
 ) -> EncodeReport:
     """Encode `batches` in this process and store them: the reference for every faster way.
 
@@ -195,10 +206,12 @@ def encode_locally(
     start, cpu = time.perf_counter(), time.process_time()
     buffer = WriteBuffer(shelf)
     try:
-        for encoded in run_forwards(encoder, _prepare_ahead(encoder, batches, sources)):
+        turn = Lock()
+        prepared = prepare_ahead(lambda batch: prepare(encoder, batch, sources, turn), batches)
+        for encoded in run_forwards(encoder, prepared):
             buffer.add(encoded)
             report.add(EncodeReport(len(encoded.keys), encoded.bad, encoded.notes))
-            progress(len(encoded.keys) + len(encoded.bad))
+            progress(len(encoded.keys) + len(encoded.bad), len(encoded.bad))
     finally:  # what was encoded before a failure is kept
         buffer.flush()
     report.seconds = time.perf_counter() - start
@@ -206,14 +219,15 @@ def encode_locally(
     return report
 
 
-def _prepare_ahead(encoder: Encoder, batches: Iterable[MicroBatch], sources: Sequence[Rows]) -> Iterator[Prepared]:
+def prepare_ahead(prepare: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """`prepare` of every item in order, by other threads while the caller uses what came before."""
     import torch
 
-    threads, turn = min(torch.get_num_threads(), _MAX_PREPARE_THREADS), Lock()
+    threads = min(torch.get_num_threads(), _MAX_PREPARE_THREADS)
     with ThreadPoolExecutor(threads, thread_name_prefix="prepare") as pool:
-        upcoming: deque[Future[Prepared]] = deque()
-        for batch in batches:
-            upcoming.append(pool.submit(prepare, encoder, batch, sources, turn))
+        upcoming: deque[Future[Result]] = deque()
+        for item in items:
+            upcoming.append(pool.submit(prepare, item))
             if len(upcoming) > threads:
                 yield upcoming.popleft().result()
         while upcoming:

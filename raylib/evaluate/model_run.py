@@ -167,8 +167,8 @@ class ModelRun:
     def _until_stopped(self, progress: Progress) -> Progress:
         """`progress`, which also ends the encode stage after `stopping` is set: no other thread can interrupt it."""
 
-        def advance(n: int) -> None:
-            progress(n)
+        def advance(n: int, bad: int = 0) -> None:
+            progress(n, bad)
             if self.stopping:
                 raise ModelError(f"{self.spec.name}: interrupted")
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
-from raylib.evaluate.encode import Progress
+from raylib.evaluate.encode import Progress, no_progress
 
 PLAIN_SECONDS = 5.0
 """Between two plain lines of one stage."""
@@ -44,7 +44,7 @@ class QuietReporter:
 
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Progress]:
-        yield lambda n: None
+        yield no_progress
 
 
 class PlainReporter(QuietReporter):
@@ -62,17 +62,17 @@ class PlainReporter(QuietReporter):
         pace = _Pace()
         last = time.monotonic()
 
-        def advance(n: int) -> None:
+        def advance(n: int, bad: int = 0) -> None:
             nonlocal last
-            pace.add(n)
+            pace.add(n, bad)
             now = time.monotonic()
             if now - last >= PLAIN_SECONDS and pace.done < total:
                 last = now
-                self.say(progress_line(title, pace.done, total, pace.rate))
+                self.say(progress_line(title, pace.done, total, pace.rate, pace.bad))
 
         self.say(progress_line(title, 0, total, None))
         yield advance
-        self.say(progress_line(title, pace.done, total, pace.rate))
+        self.say(progress_line(title, pace.done, total, pace.rate, pace.bad))
 
 
 class _Pace:
@@ -80,12 +80,13 @@ class _Pace:
     a rate that held this time would promise hours."""
 
     def __init__(self) -> None:
-        self.done = 0
+        self.done = self.bad = 0
         self._first: tuple[float, int] | None = None
         self._last = 0.0
 
-    def add(self, n: int) -> None:
+    def add(self, n: int, bad: int) -> None:
         self.done += n
+        self.bad += bad
         self._last = time.monotonic()
         self._first = self._first or (self._last, self.done)
 
@@ -97,10 +98,11 @@ class _Pace:
         return (self.done - self._first[1]) / (self._last - self._first[0])
 
 
-def progress_line(title: str, done: int, total: int, rate: float | None) -> str:
-    """e.g. "encode openai/clip  120/360 contents (33 %)  24.0/s  0:10 left"; rate in contents a second."""
+def progress_line(title: str, done: int, total: int, rate: float | None, bad: int = 0) -> str:
+    """e.g. "encode openai/clip  120/360 contents (33 %)  24.0/s  0:10 left"; rate in contents a second; bad: how many
+    of those done could not be used."""
     share = 100 * done / total if total else 100.0
-    line = f"{title}  {done}/{total} contents ({share:.0f} %)"
+    line = f"{title}  {done}/{total} contents ({share:.0f} %)" + (f", {bad} bad" if bad else "")
     if rate:
         line += f"  {rate:.1f}/s"
         if done < total:
@@ -163,9 +165,11 @@ class BarReporter:
         task = self._progress.add_task(title, total=total, rate="starting")
         pace = _Pace()
 
-        def advance(n: int) -> None:
-            pace.add(n)
-            self._progress.update(task, advance=n, rate=f"{pace.rate:.1f}/s" if pace.rate else "")
+        def advance(n: int, bad: int = 0) -> None:
+            pace.add(n, bad)
+            told = [f"{pace.rate:.1f}/s"] if pace.rate else []
+            told += [f"{pace.bad} bad"] if pace.bad else []
+            self._progress.update(task, advance=n, rate="  ".join(told))
 
         try:
             yield advance

@@ -1,1 +1,5 @@
-"""Hidden states of vision-language models, as in HALP (Hallucination prediction via probing)."""
+"""Hidden states of vision-language models, as in HALP (hallucination prediction via probing)."""
+
+from raylib.callable_package import make_callable
+
+make_callable(__name__)

@@ -73,8 +73,9 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith((".", "checkpoint-")) for part in path.parts)
 
 
-def resolve_revision(name: str, revision: str | None = None) -> str | None:
-    """The commit that a hub name and revision mean here; None when neither the local cache nor the hub knows it.
+def resolve_revision(name: str, revision: str | None = None, cache_dir: str | None = None) -> str | None:
+    """The commit that a hub name and revision mean here; None when neither the local cache (by default the hub client's
+    own) nor the hub knows it.
 
     A full commit hash is itself. Otherwise the local cache's refs answer first where the hub is switched off
     (HF_HUB_OFFLINE), and the hub first where it is not, so that a moved branch is noticed.
@@ -87,7 +88,7 @@ def resolve_revision(name: str, revision: str | None = None) -> str | None:
         online = _hub_commit(name, revision)
         if online is not None:
             return online
-    return _cached_commit(name, revision or "main")
+    return _cached_commit(name, revision or "main", cache_dir)
 
 
 def _hub_commit(name: str, revision: str | None) -> str | None:
@@ -101,15 +102,15 @@ def _hub_commit(name: str, revision: str | None) -> str | None:
         return None
 
 
-def hub_folder(name: str) -> Path:
+def hub_folder(name: str, cache_dir: str | None = None) -> Path:
     """Where the local hub cache keeps a model, whether it is there or not."""
     from huggingface_hub import constants
 
-    return Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+    return Path(cache_dir or constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
 
 
-def _cached_commit(name: str, revision: str) -> str | None:
-    folder = hub_folder(name)
+def _cached_commit(name: str, revision: str, cache_dir: str | None) -> str | None:
+    folder = hub_folder(name, cache_dir)
     reference = folder / "refs" / revision
     if reference.is_file():
         return reference.read_text().strip()
@@ -132,10 +133,10 @@ def model_location(spec: ModelSpec) -> str:
     return str(untrained.checkpoint(spec.name)) if spec.name in untrained.BUILDERS else spec.name
 
 
-def source_identity(spec: ModelSpec, *, location: str | None = None) -> dict[str, Any]:
+def source_identity(spec: ModelSpec, *, location: str | None = None, cache_dir: str | None = None) -> dict[str, Any]:
     """The part of an encoder's identity that says which weights: of the model, and of its adapter if it has one.
 
-    location: where the weights are, when not where `model_location` says.
+    location: where the weights are, when not where `model_location` says. cache_dir: the hub's, if not its own.
     Raises ModelError for a hub name whose commit cannot be known: its vectors could not be told from those of
     another commit.
     """
@@ -144,7 +145,7 @@ def source_identity(spec: ModelSpec, *, location: str | None = None) -> dict[str
     if os.path.isdir(place):
         identity = {"weights": weights_digest(place)}
     else:
-        commit = resolve_revision(place, spec.revision)
+        commit = resolve_revision(place, spec.revision, cache_dir)
         if commit is None:
             raise ModelError(
                 f"cannot find out which commit of {place} would run: it is not in the local hub cache and the hub does "

@@ -11,7 +11,8 @@ import numpy as np
 from raylib import storage
 from raylib.errors import UserError
 from raylib.metrics.lines import read_lines
-from raylib.store.vector_files import read_manifest
+from raylib.store.manifests import read_manifest
+from raylib.store.vector_files import ENCODE_JOB
 from raylib.types import Embeddings, Role, Similarity
 
 Block = tuple[np.ndarray, Embeddings]
@@ -169,10 +170,10 @@ class _Encoded:
 def _encoded(path: str) -> _Encoded | None:
     """The vectors of an output folder of `raylib encode`, or of the file of vectors in it; None for anything else."""
     folder, _, name = path.rstrip("/").rpartition("/")
-    manifest = read_manifest(path)
+    manifest = read_manifest(path, ENCODE_JOB)
     if manifest is None:
         folder = folder or ("/" if path.startswith("/") else ".")
-        manifest = read_manifest(folder)
+        manifest = read_manifest(folder, ENCODE_JOB)
         if manifest is None or manifest["files"]["embeddings"] != name:
             return None
     else:

@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from raylib.errors import ModelError, UserError
 from raylib.evaluate import auto_batch
-from raylib.evaluate.auto_batch import auto_limits, largest_batch, longest_of
+from raylib.evaluate.auto_batch import auto_limits, largest_of, longest_of
 from raylib.evaluate.batching import BatchLimits, cut, sample_by_length, tokens_by_length, within_tokens
 from raylib.evaluate.config import EvaluateConfig
 from raylib.evaluate.contents import Source
@@ -131,7 +131,7 @@ def test_the_largest_batch_is_found_by_doubling_and_half_way(fits, expected, mon
     encoder = Tokens(fits)
     (batch,) = plan_of(encoder, words(10)).batches(1)
     longest = longest_of(encoder, [batch], plan_of(encoder, words(10)).sources)
-    assert longest is not None and largest_batch(encoder, longest.tensors) == expected
+    assert longest is not None and largest_of(encoder, longest.tensors) == expected
     assert max(encoder.padded) == expected * 10
 
 
@@ -156,7 +156,7 @@ def test_a_batch_grows_on_a_cpu_while_that_makes_it_faster(monkeypatch):
     monkeypatch.setattr(Tokens, "forward", slow)
     plan = plan_of(encoder, words(3))
     longest = longest_of(encoder, next(iter(plan.samples().values())), plan.sources)
-    assert longest is not None and largest_batch(encoder, longest.tensors) == 8
+    assert longest is not None and largest_of(encoder, longest.tensors) == 8
     assert max(encoder.padded) == 32 * 3, "it is tried twice in vain"
 
 

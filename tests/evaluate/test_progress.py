@@ -22,6 +22,14 @@ def test_a_line_tells_done_total_rate_and_time_left(done, total, rate, line):
     assert progress_line("encode m", done, total, rate) == line
 
 
+def test_what_could_not_be_used_is_counted_in_the_line(capsys):
+    assert progress_line("extract m", 8, 10, 2.0, 3) == "extract m  8/10 contents (80 %), 3 bad  2.0/s  0:01 left"
+    with PlainReporter().stage("extract m", 4) as advance:
+        advance(3, 1)
+        advance(1, 1)
+    assert capsys.readouterr().out.splitlines()[-1] == "extract m  4/4 contents (100 %), 2 bad"
+
+
 def test_plain_lines_come_at_the_start_now_and_then_and_at_the_end(monkeypatch, capsys):
     clock = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])

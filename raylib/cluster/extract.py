@@ -1,0 +1,104 @@
+"""Extraction on the connected cluster: rows are decoded and processed on CPUs, actors that hold the model run them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+import ray.exceptions
+
+from raylib.cluster.halves import Halves, Work, quiet_ray_data, resident
+from raylib.cluster.session import MAX_ATTEMPTS, Workers, portable, started_here, worker_failure
+from raylib.extract.batches import BatchStates, PreparedBatch, RowBatch, prepare_batch, run_batch
+from raylib.extract.collate import PreparedRow
+from raylib.extract.extractor import Extractor
+from raylib.extract.local import try_batch_sizes
+from raylib.placement import Placement
+
+
+@dataclass
+class RayPlace:
+    """A `raylib.extract.local.Place`. split: see `Halves`."""
+
+    workers: Workers
+    split: bool | None = None
+
+    @classmethod
+    def of(cls, config: Placement) -> RayPlace:
+        """Raises UserError for resources that the cluster cannot have."""
+        quiet_ray_data()
+        wanted = Workers(config.workers, config.min_workers, config.gpus_per_worker, config.cpus_per_worker)
+        return cls(wanted.resolve())
+
+    def extract(self, extractor: Extractor, batches: Sequence[RowBatch]) -> Iterator[BatchStates]:
+        """The states of all batches, as they come. Raises what went wrong on a worker, and ModelError when workers die
+        `MAX_ATTEMPTS` times over the same rows."""
+        assert self.workers.count is not None
+        halves = Halves(self.workers, min(self.workers.count, len(batches)), 1, len(batches), self.split)
+        carried: list[Any] = [batch if started_here() else _Carried.of(batch) for batch in batches]
+        try:
+            with closing(halves.receipts(_ExtractWork(extractor), carried)) as receipts:
+                for receipt in receipts:
+                    yield from receipt.result
+                    if receipt.failure is not None:
+                        raise receipt.failure
+        except ray.exceptions.RayError as error:
+            raise worker_failure(error, extractor.spec.name) from error
+
+    def find_batch_size(self, extractor: Extractor, longest: PreparedRow) -> int:
+        """Tried in a task that holds what a worker holds."""
+        task = ray.remote(_find_batch_size).options(
+            num_gpus=self.workers.gpus or None, num_cpus=self.workers.cpus, max_retries=MAX_ATTEMPTS - 1
+        )
+        try:
+            found: Any = ray.get(task.remote(extractor, longest, self.workers.cpus))
+        except ray.exceptions.RayError as error:
+            raise worker_failure(error, extractor.spec.name) from error
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+@dataclass
+class _Carried:
+    """A batch whose images travel by value through the object store, to machines that do not see their files."""
+
+    batch: ray.ObjectRef
+
+    @classmethod
+    def of(cls, batch: RowBatch) -> _Carried:
+        rows = [replace(row, image=row.image.carried()) for row in batch.rows]
+        return cls(ray.put(replace(batch, rows=rows)))
+
+
+@dataclass
+class _ExtractWork(Work[list[BatchStates]]):
+    extractor: Extractor
+
+    def prepare(self, batch: Any) -> PreparedBatch:
+        found: RowBatch = ray.get(batch.batch) if isinstance(batch, _Carried) else batch
+        return prepare_batch(resident(str(self.extractor), self.extractor), found)
+
+    def load(self) -> None:
+        self.extractor.load()
+
+    def new_result(self) -> list[BatchStates]:
+        return []
+
+    def run(self, prepared: Iterator[PreparedBatch], result: list[BatchStates]) -> None:
+        for batch in prepared:
+            result.append(run_batch(self.extractor, batch))
+
+
+def _find_batch_size(extractor: Extractor, longest: PreparedRow, threads: int) -> int | Exception:
+    """On a worker. A failure travels as an answer: raised here, Ray would wrap it in its own words."""
+    import torch
+
+    try:
+        torch.set_num_threads(threads)
+        return try_batch_sizes(extractor, longest)
+    except Exception as error:
+        return portable(error)

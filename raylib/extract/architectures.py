@@ -1,0 +1,61 @@
+"""The little that cannot be found in a vision-language model's config and modules, by the config's model_type."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What to take instead of looking for it; None where it is found.
+
+    tower, layers: dotted paths of modules, from the whole model. image_token: dotted path in the config. prompt: the
+    text, with {image} and {question}, where the checkpoint's own template cannot be used. maps: the tower gives maps
+    [images, width, rows, columns]. adapter: a folder in the checkpoint with the LoRA that its images need.
+    """
+
+    tower: str | None = None
+    layers: str | None = None
+    image_token: str | None = None
+    prompt: str | None = None
+    maps: bool = False
+    adapter: str | None = None
+
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "phi4_multimodal": Architecture(
+        tower="model.embed_tokens_extend.image_embed.img_processor",
+        layers="model.layers",
+        image_token="vision_config.image_token_id",
+        prompt="<|user|>{image}{question}<|end|><|assistant|>",  # its processor drops the template
+        adapter="vision-lora",
+    ),
+    "fast_vlm": Architecture(maps=True),
+}
+
+_FILE_NAMES: Mapping[str, str] = {
+    "google/gemma-3-12b-it": "gemma3_12b",
+    "qwen/qwen2.5-vl-7b-instruct": "qwen25vl_7b",
+    "huggingfacetb/smolvlm2-2.2b-instruct": "smolvlm_2.2b",
+    "meta-llama/llama-3.2-11b-vision-instruct": "llama3_2_11b_vision",
+    "microsoft/phi-4-multimodal-instruct": "phi4_multimodal",
+    "apple/fastvlm-7b": "fastvlm_7b",
+    "llava-hf/llama3-llava-next-8b-hf": "llava_next",
+    "allenai/molmo-7b-o-0924": "molmo",
+}
+"""Models that HALP's scripts were written for → what the names of their files began with."""
+
+
+def architecture(model_type: str) -> Architecture:
+    return ARCHITECTURES.get(model_type, Architecture())
+
+
+def file_prefix(model: str) -> str:
+    """What the names of a model's files begin with: as in HALP for its models, else the name's last part."""
+    known = _FILE_NAMES.get(model.lower())
+    if known is None:
+        last = [part for part in re.split(r"[/\\]", model) if part not in ("", ".", "..")][-1:]
+        known = re.sub(r"[^A-Za-z0-9._-]+", "_", last[0]).strip("._-") if last else ""
+    return f"{known or 'model'}_embeddings"

@@ -1,0 +1,77 @@
+"""Rows after their CPU half, and how they become one batch: each row was processed alone, so nothing of a neighbour is
+in it but padding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from raylib.extract.spans import Span
+from raylib.types import Tensors
+
+Side = Literal["left", "right"]
+
+_PER_TOKEN = frozenset(
+    {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask", "position_ids"}
+)
+"""Tensors [1, tokens, …] of a row. All others are of its image."""
+
+
+@dataclass(frozen=True)
+class PreparedRow:
+    """A row as its processor gave it, alone. tensors: with a leading axis of 1 where they are per token."""
+
+    tensors: Tensors
+    span: Span
+
+    @property
+    def tokens(self) -> int:
+        return self.span.query + 1
+
+    @property
+    def tiles(self) -> int:
+        """Images that go through the vision tower: parts of the row's image, and the whole."""
+        if "aspect_ratio_mask" in self.tensors:  # Llama 3.2 pads to a fixed number of tiles by itself
+            return int(self.tensors["aspect_ratio_mask"].sum())
+        pixels = next((array for name, array in self.tensors.items() if "pixel_values" in name), None)
+        return 1 if pixels is None or pixels.ndim < 4 else math.prod(pixels.shape[:-3])
+
+    @property
+    def patches(self) -> int | None:
+        """Patches of the row's image, for models that keep them all in one list; None for others."""
+        grid = self.tensors.get("image_grid_thw")
+        return None if grid is None else int(grid.prod(axis=1).sum())
+
+
+def collate(rows: Sequence[PreparedRow], pad_token: int, side: Side) -> Tensors:
+    """One batch of `rows`: tensors per token are padded at `side` to the longest row, those of images are put one after
+    the other, with zeros where one is larger than another."""
+    longest = max(row.tokens for row in rows)
+    batch = {}
+    for name in rows[0].tensors:
+        arrays = [row.tensors[name] for row in rows]
+        if name in _PER_TOKEN:
+            arrays = [_pad_tokens(array, longest, pad_token if name == "input_ids" else 0, side) for array in arrays]
+        batch[name] = np.concatenate(_same_shape(arrays, 1 if name == "image_attention_mask" else 0))
+    return batch
+
+
+def _pad_tokens(array: np.ndarray, longest: int, value: int, side: Side) -> np.ndarray:
+    missing = longest - array.shape[1]
+    widths = [(0, 0)] * array.ndim
+    widths[1] = (missing, 0) if side == "left" else (0, missing)
+    return np.pad(array, widths, constant_values=value) if missing else array
+
+
+def _same_shape(arrays: list[np.ndarray], fill: int) -> list[np.ndarray]:
+    """`fill` added at the end of every axis but the first. (Phi-4 has attention to tiles that are not there: without
+    any, its tower would divide by zero.)"""
+    most = np.max([array.shape[1:] for array in arrays], axis=0, initial=0) if arrays[0].ndim > 1 else ()
+    if all(array.shape[1:] == tuple(most) for array in arrays):
+        return arrays
+    grown = ([(0, 0), *((0, int(m) - n) for m, n in zip(most, array.shape[1:], strict=True))] for array in arrays)
+    return [np.pad(array, widths, constant_values=fill) for array, widths in zip(arrays, grown, strict=True)]

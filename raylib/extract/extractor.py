@@ -1,0 +1,308 @@
+"""A vision-language model as an extractor: a CPU half that makes a row's tensors, and one forward of a batch."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from raylib.errors import UserError
+from raylib.evaluate.contents import BadContentError
+from raylib.extract.anatomy import Anatomy, context_length, decoder_depth, dissect, image_token
+from raylib.extract.architectures import architecture
+from raylib.extract.capture import Capture, Positions
+from raylib.extract.collate import PreparedRow, Side, collate
+from raylib.extract.config import Boundary, ExtractConfig
+from raylib.extract.layers import parse_layers
+from raylib.extract.spans import LEGACY_POSITIONS, find_span
+from raylib.models.loading import check_attention, device_name, dtype_name, model_failure, placed, rgb, with_adapter
+from raylib.models.protocol import ModelSpec
+from raylib.models.weights import source_identity
+from raylib.store.representations import Representation
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_VERSION = 1
+"""Raised when the same weights and settings would give other states than before."""
+
+
+@dataclass
+class States:
+    """What one forward gave. values: representation → float32 [rows, width]; answers [rows], "" without --generate."""
+
+    values: Mapping[Representation, np.ndarray]
+    answers: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """One model under one set of options. Cheap to make and to pickle: processor and weights are loaded on first use
+    and stay behind when it travels.
+
+    layers: as a user writes them. max_new_tokens: of an answer; None for no answers.
+    """
+
+    spec: ModelSpec
+    asked_layers: str
+    boundary: Boundary = "exact"
+    max_new_tokens: int | None = None
+    cache_dir: str | None = None
+
+    @classmethod
+    def of(cls, config: ExtractConfig) -> Extractor:
+        tokens = config.max_new_tokens if config.generate else None
+        return cls(config.spec, config.layers, config.boundary, tokens, config.cache_dir)
+
+    def __post_init__(self) -> None:
+        dtype_name(self.spec)
+        check_attention(self.spec)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    # What is known without weights.
+
+    @cached_property
+    def config(self) -> Any:
+        """transformers' config of the model. Raises UserError for one of which raylib knows that it cannot run."""
+        from transformers import AutoConfig
+
+        with model_failure(self.spec, "its config cannot be loaded"):
+            config = AutoConfig.from_pretrained(self.spec.name, **self._pretrained())
+        if self.boundary == "legacy" and config.model_type not in LEGACY_POSITIONS:
+            known = ", ".join(LEGACY_POSITIONS)
+            raise UserError(
+                f"--boundary legacy: no script of HALP was for {config.model_type} ({self.spec.name}); they were for "
+                f"{known}. Leave it out"
+            )
+        return config
+
+    @cached_property
+    def depth(self) -> int:
+        return decoder_depth(self.config, self.spec.name)
+
+    @cached_property
+    def layers(self) -> tuple[int, ...]:
+        return parse_layers(self.asked_layers, self.depth)
+
+    @property
+    def dtype(self) -> str:
+        return dtype_name(self.spec)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """All that decides the states besides the rows. JSON-able."""
+        return {
+            "version": _VERSION,
+            **source_identity(self.spec, cache_dir=self.cache_dir),
+            "dtype": self.dtype,
+            "attention": self.spec.attention,
+            "layers": list(self.layers),
+            "boundary": self.boundary,
+            "max_new_tokens": self.max_new_tokens,
+        }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of what decides the states at a layer, 64 hex digits: the same whichever layers were asked for."""
+        of_model = {k: v for k, v in self.identity.items() if k not in ("layers", "max_new_tokens")}
+        return hashlib.sha256(json.dumps(of_model, sort_keys=True, default=str).encode()).hexdigest()
+
+    def _pretrained(self) -> dict[str, Any]:
+        return {
+            "revision": self.spec.revision,
+            "trust_remote_code": self.spec.trust_remote_code,
+            "cache_dir": self.cache_dir,
+        }
+
+    # CPU half.
+
+    @cached_property
+    def processor(self) -> Any:
+        from transformers import AutoProcessor
+
+        with model_failure(self.spec, "its processor cannot be loaded"):
+            return AutoProcessor.from_pretrained(self.spec.name, **self._pretrained())
+
+    @cached_property
+    def _of_threads(self) -> threading.local:
+        return threading.local()
+
+    @property
+    def _thread_processor(self) -> Any:
+        """A processor of this thread's own: tokenizers are for one thread at a time."""
+        mine = self._of_threads
+        if not hasattr(mine, "processor"):
+            mine.processor = copy.deepcopy(self.processor)
+        return mine.processor
+
+    @cached_property
+    def _image_marks(self) -> list[str]:
+        names = ("image_token", "boi_token", "image_placeholder")
+        found = [getattr(self.processor, name, None) for name in names]
+        return [mark for mark in found if isinstance(mark, str) and mark]
+
+    @cached_property
+    def image_token(self) -> int:
+        return image_token(self.config, self.processor, self.spec.name)
+
+    def prepare(self, question: str, image: Image.Image) -> PreparedRow:
+        """One row, processed alone: what it gives does not depend on its neighbours.
+
+        Raises BadContentError for a prompt longer than the model reads, and for one that the processor refuses.
+        """
+        picture = rgb(image, over_white=False)
+        mark = next((mark for mark in self._image_marks if mark in question), None)
+        if mark is not None:
+            raise BadContentError(f"its question holds {mark}, by which the model knows an image")
+        try:
+            inputs = self._processed(question, picture)
+        except Exception as error:  # processors raise anything for an image that is too narrow or a text with marks
+            raise BadContentError(f"the processor refused it: {type(error).__name__}: {error}") from error
+        tensors = {name: _array(value) for name, value in inputs.items() if value is not None}
+        tensors = {k: v for k, v in tensors.items() if k != "labels" and v.dtype.kind in "biuf" and v.ndim}
+        legacy = LEGACY_POSITIONS[self.config.model_type] if self.boundary == "legacy" else None
+        row = PreparedRow(tensors, find_span(tensors, self.image_token, self.spec.name, legacy))
+        longest = context_length(self.config)
+        if longest is not None and row.tokens > longest:
+            raise BadContentError(f"its prompt has {row.tokens} tokens; the model reads {longest}")
+        return row
+
+    def _processed(self, question: str, image: Image.Image) -> Any:
+        """As one turn of a user in the model's own template; a model without one reads the image and the question."""
+        processor, prompt = self._thread_processor, architecture(self.config.model_type).prompt
+        if prompt is not None or getattr(processor, "chat_template", None) is None:
+            mark = getattr(processor, "image_token", "")
+            text = (prompt or "{image}{question}").format(image=mark, question=question)
+            return processor(text=text, images=image, return_tensors="pt")
+        content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
+        return processor.apply_chat_template(
+            [{"role": "user", "content": content}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+        )
+
+    # Accelerator half.
+
+    @cached_property
+    def model(self) -> Any:
+        import torch
+        import transformers
+
+        attention = {"attn_implementation": self.spec.attention} if self.spec.attention else {}
+        loaded_in = "float32" if self.spec.adapter else self.dtype  # a merged adapter would lose its small updates
+        with model_failure(self.spec, "its weights cannot be loaded"):
+            model = transformers.AutoModelForMultimodalLM.from_pretrained(
+                self.spec.name, dtype=getattr(torch, loaded_in), **attention, **self._pretrained()
+            )
+            self._add_own_adapter(model)
+            return placed(with_adapter(model, self.spec.adapter), self.spec, self.dtype)
+
+    def _add_own_adapter(self, model: Any) -> None:
+        """The LoRA that the checkpoint itself brings for images, where it has one."""
+        from transformers.utils import cached_file
+
+        folder = architecture(self.config.model_type).adapter
+        place = {"revision": self.spec.revision, "cache_dir": self.cache_dir}
+        name = f"{folder}/adapter_config.json"
+        if folder is None or not cached_file(
+            self.spec.name, name, _raise_exceptions_for_missing_entries=False, **place
+        ):
+            return
+        model.load_adapter(self.spec.name, adapter_name=folder, adapter_kwargs={"subfolder": folder, **place})
+        model.set_adapter(folder)
+
+    @cached_property
+    def anatomy(self) -> Anatomy:
+        found = dissect(self.model, self.spec.name)
+        for module in found.tower.modules():
+            # Phi-4's tower is marked causal and is so under sdpa, but only in batches without padding.
+            if getattr(module, "is_causal", False):
+                module.is_causal = False
+        return found
+
+    @cached_property
+    def device(self) -> str:
+        return device_name(self.spec)
+
+    def load(self) -> None:
+        """Load weights and processor now rather than with the first batch."""
+        _ = self.anatomy, self.processor
+
+    @property
+    def _pad_token(self) -> int:
+        tokenizer = getattr(self.processor, "tokenizer", self.processor)
+        found = tokenizer.pad_token_id
+        return found if found is not None else tokenizer.eos_token_id
+
+    def together(self, rows: Sequence[PreparedRow]) -> list[list[int]]:
+        """The rows that may share a forward: with longrope, all of a batch are turned by what its longest row needs."""
+        text = self.config.get_text_config()
+        rope = getattr(text, "rope_parameters", None) or {}
+        limit = getattr(text, "original_max_position_embeddings", None) if rope.get("rope_type") == "longrope" else None
+        groups: dict[bool, list[int]] = {}
+        for i, row in enumerate(rows):
+            groups.setdefault(limit is not None and row.tokens > limit, []).append(i)
+        return list(groups.values())
+
+    def forward(self, rows: Sequence[PreparedRow], side: Side = "right") -> States:
+        """The states of `rows` from one forward, and their answers from a second call where they are asked for.
+
+        side: where padding goes. Tokens see none of it, so that both sides give the same. Raises ModelError.
+        """
+        import torch
+
+        anatomy = self.anatomy
+        inputs = self._on_device(rows, side)
+        forget_positions(self.model)
+        at = Positions.of(rows, side, self.device)
+        with torch.inference_mode():
+            capture = Capture(anatomy, self.layers, self.spec.name, architecture(self.config.model_type).maps)
+            values = capture.take(lambda: anatomy.body(**inputs, use_cache=False), rows, at)
+        answers = self.answer(rows) if self.max_new_tokens is not None else [""] * len(rows)
+        return States(values, answers)
+
+    def answer(self, rows: Sequence[PreparedRow]) -> list[str]:
+        """Greedy answers, without special tokens and blanks at the ends."""
+        import torch
+
+        inputs = self._on_device(rows, "left")
+        forget_positions(self.model)
+        greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None, "num_beams": 1}
+        with torch.inference_mode():
+            tokens = self.model.generate(
+                **inputs, **greedy, max_new_tokens=self.max_new_tokens, pad_token_id=self._pad_token
+            )
+        forget_positions(self.model)
+        said = tokens[:, inputs["input_ids"].shape[1] :]
+        return [text.strip() for text in self.processor.batch_decode(said, skip_special_tokens=True)]
+
+    def _on_device(self, rows: Sequence[PreparedRow], side: Side) -> dict[str, Any]:
+        import torch
+
+        inputs = {}
+        for name, array in collate(rows, self._pad_token, side).items():
+            tensor = torch.from_numpy(array).to(self.device)
+            inputs[name] = tensor.to(getattr(torch, self.dtype)) if tensor.is_floating_point() else tensor
+        return inputs
+
+
+def forget_positions(model: Any) -> None:
+    """Models of the Qwen-VL kind keep the last batch's position offsets on themselves, and would use them again."""
+    for module in model.modules():
+        if getattr(module, "rope_deltas", None) is not None:
+            module.rope_deltas = None
+
+
+def _array(value: Any) -> np.ndarray:
+    return value.numpy() if hasattr(value, "numpy") else np.asarray(value)
