@@ -49,6 +49,20 @@ def exists(path: str | Path) -> bool:
     return filesystem.exists(name)
 
 
+def find_files(folder: str) -> dict[str, tuple[int, str]]:
+    """Path from `folder` → (bytes, mark) of every file below a remote folder, by one listing; {} where there is none.
+
+    mark: what the store says of a file's contents or its time, as text; "" where it says nothing.
+    """
+    filesystem, name = _filesystem(folder)
+    start = len(name.rstrip("/")) + 1
+    marks = ("ETag", "etag", "md5Hash", "LastModified", "updated", "mtime", "created")
+    return {
+        path[start:]: (int(about.get("size") or 0), next((str(about[m]) for m in marks if about.get(m)), ""))
+        for path, about in filesystem.find(name, detail=True).items()
+    }
+
+
 def list_files(folder: str | Path, suffix: str = "") -> list[str]:
     """Full paths of the finished files directly in `folder`, sorted; [] where there is no such folder."""
     if not is_remote(folder):
@@ -140,6 +154,27 @@ def read_bytes(path: str | Path) -> bytes:
         return Path(path).read_bytes()
     filesystem, name = _filesystem(path)
     return filesystem.cat_file(name)
+
+
+@contextmanager
+def open_binary(path: str | Path) -> Iterator[IO[bytes]]:
+    """A seekable stream of bytes, from a local disk or an object store. Raises OSError."""
+    if not is_remote(path):
+        with open(path, "rb") as stream:
+            yield stream
+        return
+    filesystem, name = _filesystem(path)
+    with filesystem.open(name, "rb") as stream:
+        yield stream
+
+
+def read_bytes(path: str | Path, limit: int | None = None) -> bytes:
+    """A file, or no more than its first `limit` bytes, in one request where it is remote. Raises OSError."""
+    if not is_remote(path):
+        with open(path, "rb") as stream:
+            return stream.read(-1 if limit is None else limit)
+    filesystem, name = _filesystem(path)
+    return filesystem.cat_file(name, end=limit)
 
 
 @contextmanager

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from raylib.errors import UserError
+from raylib.evaluate.pixel_files import IMAGE_SUFFIXES
 from raylib.storage import is_remote
 
-IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 KINDS = {
-    **dict.fromkeys(IMAGES, "image"),
+    **dict.fromkeys(IMAGE_SUFFIXES, "image"),
     ".pdf": "pdf",
     ".txt": "lines",
     ".md": "whole",

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from raylib.encode.config import EncodeConfig
-from raylib.encode.image_files import PixelFile, Place
+from raylib.encode.image_files import Place
 from raylib.encode.inputs import InputFile
 from raylib.encode.pdf import count_pages
 from raylib.errors import UserError
-from raylib.evaluate.contents import BadContentError
+from raylib.evaluate.contents import SURROGATE, BadContentError, is_unicode
+from raylib.evaluate.pixel_files import PixelFile
 
 _READ_ROWS = 128
 _DEFAULT_IDS = ("id", "_id")
-_SURROGATE = "it holds half of a surrogate pair, which is no character"
 
 
 @dataclass(frozen=True)
@@ -202,8 +202,8 @@ def _row_item(file: InputFile, name: str, row: Mapping[str, Any], columns: Colum
         if value is None or value == "":
             return Item(name, file.source, error=f"its {columns.id} is empty; expected an id")
         name = str(value)
-        if not _is_unicode(name):
-            return Item(ascii(name), file.source, error=_SURROGATE)
+        if not is_unicode(name):
+            return Item(ascii(name), file.source, error=SURROGATE)
     try:
         text = _text(row, columns.text)
         image = _image(row[columns.image], file.path) if columns.image is not None else None
@@ -218,16 +218,11 @@ def _text(row: Mapping[str, Any], columns: Sequence[str]) -> str | None:
     for name, value in found:
         if not isinstance(value, str):
             raise BadContentError(f"its {name} is {type(value).__name__}, expected text")
-        if not _is_unicode(value):
-            raise BadContentError(_SURROGATE)
+        if not is_unicode(value):
+            raise BadContentError(SURROGATE)
     if not found:
         return None
     return found[0][1] if len(columns) == 1 else " ".join(value for _, value in found).strip()
-
-
-def _is_unicode(text: str) -> bool:
-    """False for half of a pair of surrogates, which JSON can spell and no file can hold."""
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _image(value: Any, table: str) -> bytes | Place | None:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from raylib.encode import pdf
-from raylib.encode.image_files import FileImages, PixelFile
+from raylib.encode.image_files import FileImages
 from raylib.evaluate.contents import BadContentError, decode_row
+from raylib.evaluate.pixel_files import PixelFile
 from raylib.store.keys import field_digest
 from tests.encode.made import png, write_pdf
 
@@ -80,7 +81,7 @@ def test_a_piece_needs_none_of_the_files(pages, tmp_path):
 def test_a_file_that_changed_or_went_is_bad_and_is_never_taken_for_the_old_one(pages, tmp_path):
     (tmp_path / "lime.png").write_bytes(png("red", (9, 9)))
     os.unlink(tmp_path / "a.pdf")
-    for row, reason in ((0, "lime.png has changed while it was being encoded"), (1, "a.pdf cannot be read: No such")):
+    for row, reason in ((0, "lime.png has changed since the run began"), (1, "a.pdf cannot be read: No such")):
         with pytest.raises(BadContentError, match=reason):
             drawn(pages, row)
     assert [len(row["image"]) for row in pages.digests(["image"])] == [32] * 3, "and can still be named"

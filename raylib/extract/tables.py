@@ -1,0 +1,289 @@
+"""Tables of VQA rows as text: CSV, JSONL and Parquet, of any size, with what is wrong beside what is read.
+
+Every cell becomes text as it is written in the file, or null; a line that cannot be read is set aside, and the others
+are read.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from raylib import storage
+from raylib.errors import UserError
+from raylib.evaluate.contents import SURROGATE, is_unicode
+
+TEXT = pa.large_string()
+_CHUNK_ROWS = 65_536
+_NO_UTF8 = "it holds bytes that are no UTF-8 text; save the file as UTF-8"
+_EXACT_INTEGERS = 2.0**53
+
+ID_COLUMNS = ("question_id", "image_id", "image_name")
+"""Where a whole number is the same id with and without a point: 17 and 17.0."""
+
+
+@dataclass
+class TextTable:
+    """columns: large_string, null where a cell is. numbers: int64 per row, its line in the file (row in Parquet), from
+    1. unit: "line" or "row". bad: the lines that are not among the rows: number → why. images: the columns of Parquet
+    that hold bytes, or structs of bytes and path. left_out: other columns that are no text."""
+
+    columns: pa.Table
+    numbers: np.ndarray
+    unit: str
+    bad: dict[int, str] = field(default_factory=dict)
+    images: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def read_table(path: str) -> TextTable:
+    """A table by the end of its name: .csv, .tsv, .parquet, .jsonl, .ndjson, or .json of one object a line.
+
+    UTF-8 with or without a byte order mark, or UTF-16 with one. Raises UserError for a file that cannot be read, of
+    another kind, without a header, or with two columns of one name.
+    """
+    readers: dict[str, Callable[[str], TextTable]] = {
+        ".csv": _read_csv,
+        ".tsv": _read_csv,
+        ".parquet": _read_parquet,
+        ".jsonl": _read_jsonl,
+        ".ndjson": _read_jsonl,
+        ".json": _read_jsonl,
+    }
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in readers:
+        raise UserError(f"{path}: this kind of file is not read; expected {', '.join(readers)}")
+    try:
+        return readers[suffix](path)
+    except (OSError, pa.ArrowException) as error:
+        why = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise UserError(f"{path} cannot be read: {why}") from error
+
+
+@contextmanager
+def _opened(path: str, newline: str) -> Iterator[IO[str]]:
+    """The file as text. Bytes that are no UTF-8 come as halves of surrogate pairs, so that one bad line is one bad
+    row."""
+    with storage.open_binary(path) as stream:
+        start = stream.read(2)
+        stream.seek(0)
+        wide = start in (b"\xff\xfe", b"\xfe\xff")
+        encoding, errors = ("utf-16", "surrogatepass") if wide else ("utf-8-sig", "surrogateescape")
+        with io.TextIOWrapper(stream, encoding, errors=errors, newline=newline) as text:
+            yield text
+
+
+class _Builder:
+    """Rows → Arrow columns, a chunk at a time: a million rows of Python strings would take gigabytes."""
+
+    def __init__(self) -> None:
+        self.bad: dict[int, str] = {}
+        self._chunks: list[pa.Table] = []
+        self._numbers: list[int] = []
+
+    def add(self, names: Sequence[str], numbers: Sequence[int], rows: Sequence[Sequence[str | None]]) -> None:
+        try:
+            columns = [pa.array(column, TEXT) for column in zip(*rows, strict=True)]
+        except UnicodeEncodeError:
+            good = [all(cell is None or is_unicode(cell) for cell in row) for row in rows]
+            for number, row in itertools.compress(zip(numbers, rows, strict=True), (not g for g in good)):
+                self.bad[number] = _why_no_unicode(row)
+            rows = list(itertools.compress(rows, good))
+            numbers = list(itertools.compress(numbers, good))
+            columns = [pa.array(column, TEXT) for column in zip(*rows, strict=True)]
+        if rows:
+            self._chunks.append(pa.Table.from_arrays(columns, list(names)))
+            self._numbers.extend(numbers)
+
+    def table(self, names: Sequence[str]) -> TextTable:
+        """names: the columns of a table without rows."""
+        empty = pa.schema([(name, TEXT) for name in names]).empty_table()
+        columns = pa.concat_tables([empty, *self._chunks], promote_options="default")
+        return TextTable(columns, np.array(self._numbers, np.int64), "line", self.bad)
+
+
+def _why_no_unicode(row: Sequence[str | None]) -> str:
+    """`_opened` leaves bytes that are no UTF-8 as U+DC80 to U+DCFF; JSON may spell any surrogate."""
+    text = "".join(cell or "" for cell in row)
+    bytes_only = all("\udc80" <= c <= "\udcff" for c in text if "\ud800" <= c <= "\udfff")
+    return _NO_UTF8 if bytes_only else SURROGATE
+
+
+# CSV.
+
+
+def _read_csv(path: str) -> TextTable:
+    csv.field_size_limit(sys.maxsize)  # a content may be longer than the library's 128 KiB
+    builder = _Builder()
+    with _opened(path, newline="") as stream:
+        reader = csv.reader(stream, delimiter="\t" if path.lower().endswith(".tsv") else ",")
+        try:
+            names = _header(path, next((row for row in reader if row), []))
+            lines = _csv_lines(reader, len(names), builder.bad)
+            while chunk := list(itertools.islice(lines, _CHUNK_ROWS)):
+                builder.add(names, [number for number, _ in chunk], [row for _, row in chunk])
+        except (csv.Error, UnicodeError) as error:
+            raise UserError(f"{path} cannot be read beyond line {reader.line_num}: {error}") from error
+    return builder.table(names)
+
+
+def _header(path: str, row: Sequence[str]) -> list[str]:
+    """Names of columns, without blanks around them; one without a name goes by its position."""
+    names = [cell.strip() or f"unnamed_{position}" for position, cell in enumerate(row)]
+    if not names:
+        raise UserError(f"{path} is empty; expected a header and rows")
+    if not all(map(is_unicode, names)):
+        raise UserError(f"{path}: the header is no UTF-8 text; save the file as UTF-8")
+    if any("\0" in name for name in names):
+        raise UserError(f"{path}: the name of a column holds a NUL character; save the file again without it")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"{path}: several columns are named {', '.join(twice)}; expected one name each")
+    return names
+
+
+def _csv_lines(reader: Any, width: int, bad: dict[int, str]) -> Iterator[tuple[int, list[str]]]:
+    """(line on which it begins, cells) of every row of `width` cells that is not blank; the others go to `bad`."""
+    number = reader.line_num + 1
+    for row in reader:
+        if len(row) == width:
+            yield number, row
+        elif row:
+            bad[number] = f"the line has {len(row)} fields; the header has {width}"
+        number = reader.line_num + 1
+
+
+# JSONL.
+
+
+class _Number(float):
+    """A number of a JSON file that keeps how it is written."""
+
+    text: str
+
+    def __new__(cls, text: str) -> _Number:
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
+
+
+def _read_jsonl(path: str) -> TextTable:
+    builder = _Builder()
+    seen: dict[str, None] = {}
+    with _opened(path, newline="\n") as stream:
+        try:
+            objects = _objects(path, stream, builder.bad)
+            while chunk := list(itertools.islice(objects, _CHUNK_ROWS)):
+                names = list(dict.fromkeys(itertools.chain.from_iterable(row for _, row in chunk)))
+                seen.update(dict.fromkeys(names))
+                cells = [[row.get(name) for name in names] for _, row in chunk]
+                builder.add(names, [number for number, _ in chunk], cells)
+        except UnicodeError as error:
+            raise UserError(f"{path} cannot be read to its end: {error}") from error
+    return builder.table(list(seen))
+
+
+def _objects(path: str, stream: IO[str], bad: dict[int, str]) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """(line, cells) of every line that is an object; the others go to `bad`."""
+    decode = json.JSONDecoder(parse_float=_Number).decode
+    for number, line in enumerate(stream, 1):
+        if not line.strip():
+            continue
+        try:
+            row = decode(line)
+        except json.JSONDecodeError as error:
+            if number == 1 and line.lstrip().startswith("["):
+                raise UserError(f"{path} is one JSON list; expected one JSON object per line") from error
+            bad[number] = f"the line is no JSON: {error.msg} (character {error.pos})"
+        except (ValueError, RecursionError) as error:  # an integer of 5,000 digits, lists 10,000 deep
+            bad[number] = f"the line is no JSON that can be read: {error}"
+        else:
+            if not isinstance(row, dict):
+                bad[number] = f"the line is a {type(row).__name__}; expected an object"
+            elif not all(map(is_unicode, row)):
+                bad[number] = f"in the name of a field: {SURROGATE}"
+            else:
+                yield number, {key.strip(): _json_text(value, key.strip() in ID_COLUMNS) for key, value in row.items()}
+
+
+def _json_text(value: Any, is_id: bool) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, float) and value != value:
+        return None
+    if isinstance(value, _Number):
+        return value.text.removesuffix(".0") if is_id else value.text
+    return json.dumps(value, ensure_ascii=False)
+
+
+# Parquet.
+
+
+def _read_parquet(path: str) -> TextTable:
+    with storage.open_input(path) as source, pq.ParquetFile(source) as file:
+        schema = file.schema_arrow
+        header = _header(path, schema.names)
+        kinds = {name: _kind(schema.field(name).type) for name in schema.names}
+        names = [name for name in schema.names if kinds[name] == "text"]
+        table = file.read(columns=names, use_pandas_metadata=False)
+    shown = dict(zip(schema.names, header, strict=True))
+    texts = pa.table({shown[name]: _as_text(table.column(name)) for name in names})
+    texts.validate(full=True)  # a writer may have put bytes that are no UTF-8 into a column of text
+    images, left_out = ([name for name in schema.names if kinds[name] == kind] for kind in ("image", "other"))
+    return TextTable(texts, np.arange(1, len(table) + 1), "row", images=images, left_out=left_out)
+
+
+def _kind(kind: pa.DataType) -> str:
+    """Of a column: "image", "text", or "other" for bytes inside of something else."""
+    if _is_bytes(kind):
+        return "image"
+    if pa.types.is_struct(kind) and "bytes" in (names := [field.name for field in kind]):
+        return "image" if _is_bytes(kind.field(names.index("bytes")).type) else "text"
+    return "other" if "binary" in str(kind) else "text"
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    types = pa.types
+    return (
+        types.is_binary(kind)
+        or types.is_large_binary(kind)
+        or types.is_fixed_size_binary(kind)
+        or types.is_binary_view(kind)
+    )
+
+
+def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Numbers as they are written, whole ones without a point (ids beside a NaN are floats); lists and structs as
+    JSON; NaN as null."""
+    types = pa.types
+    if types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+        whole = pc.and_(pc.equal(pc.round(column), column), pc.less(pc.abs(column), _EXACT_INTEGERS))
+        integers = pc.cast(pc.if_else(whole, column, pa.scalar(0, column.type)), pa.int64())
+        return pc.if_else(whole, pc.cast(integers, TEXT), pc.cast(column, TEXT))
+    try:
+        return pc.cast(column, TEXT)
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        cells = [None if cell is None else _nested_text(cell) for cell in column.to_pylist()]
+        return pa.chunked_array([pa.array(cells, TEXT)])
+
+
+def _nested_text(cell: Any) -> str:
+    if isinstance(cell, Mapping | list | tuple):
+        return json.dumps(cell, ensure_ascii=False, default=str)
+    return str(cell)
