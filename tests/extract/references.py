@@ -1,0 +1,37 @@
+"""The states of one row by the plain procedure: transformers alone, one row at a time, nothing padded, float32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class ReferenceRow:
+    """What a row's vectors are taken from."""
+
+    vision_only: np.ndarray
+    """[Dv]: the mean of the vision tower's last hidden state over all tokens of the row's real tiles."""
+    layers: dict[int, np.ndarray]
+    """Decoder block → [T, D]: its output for every token of the prompt, before the final norm."""
+    input_ids: list[int]
+    """[T]: the prompt, with the image's tokens as the model gets them."""
+    image_positions: list[int]
+    """Where the image's tokens stand in it."""
+
+    @property
+    def query_position(self) -> int:
+        """The last token of the prompt."""
+        return len(self.input_ids) - 1
+
+
+def reference(name: str, folder: Path, image: Image.Image, question: str, layers: Sequence[int]) -> ReferenceRow:
+    """The row of a checkpoint built by the builder called `name`. Raises KeyError for a name that has no reference."""
+    from .references_a import REFERENCES_A
+    from .references_b import REFERENCES_B
+
+    return {**REFERENCES_A, **REFERENCES_B}[name](folder, image, question, layers)
