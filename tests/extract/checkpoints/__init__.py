@@ -1,0 +1,12 @@
+"""Tiny random-weight checkpoints of the vision-language models that extract reads: the true architectures, with a few
+thousand weights, a complete processor and a chat template, as a user would download them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from .group_a import BUILDERS_A
+
+BUILDERS: dict[str, Callable[[Path], Path]] = {**BUILDERS_A}
+"""model_type → what writes a checkpoint into a folder, and gives that folder back."""

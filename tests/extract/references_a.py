@@ -1,0 +1,133 @@
+"""References of Gemma 3, PaliGemma, Qwen2.5-VL, Qwen3-VL and LLaVA-NeXT, each written out by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .references import ReferenceRow
+
+
+@cache
+def _load(folder: str) -> tuple[Any, Any]:
+    """Model and processor, as a user loads them."""
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    return model, AutoProcessor.from_pretrained(folder)
+
+
+def _chat(processor: Any, image: Any, question: str) -> Any:
+    """The inputs of one row by transformers' own chat, tokenised by itself."""
+    content = [{"type": "image", "image": image.convert("RGB")}, {"type": "text", "text": question}]
+    return processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+
+
+def _block_outputs(model: Any, blocks: Any, inputs: Any, layers: Sequence[int]) -> dict[int, np.ndarray]:
+    """k → [T, D]: run the whole model once, its head included, and keep what blocks[k] gave."""
+    import torch
+
+    kept: dict[int, Any] = {}
+
+    def keep(layer: int) -> Any:
+        def hook(module: Any, args: Any, output: Any) -> None:
+            kept[layer] = output
+
+        return hook
+
+    hooks = [blocks[layer].register_forward_hook(keep(layer)) for layer in layers]
+    try:
+        with torch.inference_mode():
+            model(**inputs, use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {layer: states[0].numpy() for layer, states in kept.items()}
+
+
+def _row(vision: Any, layers: dict[int, np.ndarray], input_ids: Any, image_token: int) -> ReferenceRow:
+    """vision: [..., Dv], every patch of the row. input_ids: [1, T]."""
+    tokens = input_ids[0].tolist()
+    return ReferenceRow(
+        vision_only=vision.flatten(0, -2).mean(0).numpy(),
+        layers=layers,
+        input_ids=tokens,
+        image_positions=[place for place, token in enumerate(tokens) if token == image_token],
+    )
+
+
+def gemma3(folder: Path, image: Image.Image, question: str, layers: Sequence[int]) -> ReferenceRow:
+    """SigLIP over the one image, its final norm included. token_type_ids are among the inputs: image tokens see each
+    other both ways."""
+    import torch
+
+    model, processor = _load(str(folder))
+    inputs = _chat(processor, image, question)
+    with torch.inference_mode():
+        patches = model.model.vision_tower(pixel_values=inputs["pixel_values"]).last_hidden_state  # [1, P, Dv]
+    states = _block_outputs(model, model.model.language_model.layers, inputs, layers)
+    return _row(patches, states, inputs["input_ids"], model.config.image_token_index)
+
+
+def paligemma(folder: Path, image: Image.Image, question: str, layers: Sequence[int]) -> ReferenceRow:
+    """No chat: the processor writes image tokens, BOS, question and a newline. token_type_ids are all 0: the whole
+    prompt is seen both ways."""
+    import torch
+
+    model, processor = _load(str(folder))
+    inputs = processor(images=image.convert("RGB"), text=question, return_tensors="pt")
+    inputs.pop("labels")
+    with torch.inference_mode():
+        patches = model.model.vision_tower(pixel_values=inputs["pixel_values"]).last_hidden_state  # [1, P, Dv]
+    states = _block_outputs(model, model.model.language_model.layers, inputs, layers)
+    return _row(patches, states, inputs["input_ids"], model.config.image_token_index)
+
+
+def qwen_vl(folder: Path, image: Image.Image, question: str, layers: Sequence[int]) -> ReferenceRow:
+    """Both Qwens: the last block of the tower, before patches are merged by fours. Qwen2.5 has them in the order of
+    its windows, which a mean does not see."""
+    import torch
+
+    model, processor = _load(str(folder))
+    inputs = _chat(processor, image, question)
+    patches: list[Any] = []
+    hook = model.model.visual.blocks[-1].register_forward_hook(lambda module, args, output: patches.append(output))
+    with torch.inference_mode():
+        model.model.visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"])
+    hook.remove()
+    states = _block_outputs(model, model.model.language_model.layers, inputs, layers)
+    return _row(patches[0], states, inputs["input_ids"], model.config.image_token_id)  # patches[0]: [P, Dv]
+
+
+def llava_next(folder: Path, image: Image.Image, question: str, layers: Sequence[int]) -> ReferenceRow:
+    """CLIP over the row's tiles, the whole image first. Its last hidden state is of its last block and has the class
+    token, though the projector reads the block before and no class token."""
+    import torch
+
+    model, processor = _load(str(folder))
+    inputs = _chat(processor, image, question)
+    with torch.inference_mode():
+        tiles = model.model.vision_tower(pixel_values=inputs["pixel_values"][0]).last_hidden_state  # [tiles, 1 + P, Dv]
+    states = _block_outputs(model, model.model.language_model.layers, inputs, layers)
+    return _row(tiles, states, inputs["input_ids"], model.config.image_token_index)
+
+
+REFERENCES_A: dict[str, Callable[[Path, Image.Image, str, Sequence[int]], ReferenceRow]] = {
+    "gemma3": gemma3,
+    "paligemma": paligemma,
+    "qwen2_5_vl": qwen_vl,
+    "qwen3_vl": qwen_vl,
+    "llava_next": llava_next,
+}
