@@ -149,13 +149,6 @@ def read_text(path: str | Path) -> str:
         return stream.read()  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def read_bytes(path: str | Path) -> bytes:
-    if not is_remote(path):
-        return Path(path).read_bytes()
-    filesystem, name = _filesystem(path)
-    return filesystem.cat_file(name)
-
-
 @contextmanager
 def open_binary(path: str | Path) -> Iterator[IO[bytes]]:
     """A seekable stream of bytes, from a local disk or an object store. Raises OSError."""

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +23,7 @@ from raylib.extract.architectures import file_prefix
 from raylib.extract.batches import RowBatch
 from raylib.extract.config import ExtractConfig
 from raylib.extract.extractor import Extractor
+from raylib.extract.images import open_images
 from raylib.extract.layers import layer_fractions
 from raylib.extract.local import Place
 from raylib.extract.parts import PartFiles, assemble
@@ -86,13 +87,14 @@ class ExtractJob:
 
     def _table(self) -> VqaTable:
         config = self.config
-        table = read_rows(config.vqa_dataset, config.images_dir, config.image_column)
+        images = open_images(config.images_dir) if config.images_dir else None
+        table = read_rows(config.vqa_dataset, images, config.image_column)
         if not table.rows:
             first = f"; the first: {table.bad[0].item_id}: {table.bad[0].reason}" if table.bad else ""
             raise UserError(f"no row of {config.vqa_dataset} can be used ({len(table.bad)} are bad{first})")
         if table.bad:
             self.reporter.warn(f"{len(table.bad)} rows of {config.vqa_dataset} cannot be used, see {ERRORS_FILE}")
-        return sample(table) if config.test else table
+        return replace(table, rows=sample(table.rows)) if config.test else table
 
     def _settings(self) -> dict[str, Any]:
         """What decides a part besides its rows."""

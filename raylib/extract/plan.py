@@ -38,7 +38,7 @@ class Part:
     @property
     def digest(self) -> str:
         """SHA-256, hex, over all that decides its states besides the model: questions, and which images they are."""
-        told = [[row.question_id, row.image_id, row.question, row.answer, row.image.identity] for row in self.rows]
+        told = [[row.question_id, row.image_id, row.question, row.answer, row.mark] for row in self.rows]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 

@@ -28,14 +28,17 @@ _BLOCK_ROWS = 4096
 
 @dataclass(frozen=True)
 class VqaRow:
-    """answer: "" where the file has no answers. carried: the other columns, as text."""
+    """number: its place in the file, from 0. answer: "" where the file has no answers. carried: the other columns, as
+    text. mark: what tells its image from others, and from itself after a change."""
 
+    number: int
     question_id: str
     image_id: str
     question: str
     answer: str
     carried: Mapping[str, str]
     image: ImagePlace
+    mark: str
 
 
 class VqaRows(Sequence[VqaRow]):
@@ -65,9 +68,10 @@ class VqaRows(Sequence[VqaRow]):
     def __iter__(self) -> Iterator[VqaRow]:
         for start in range(0, len(self), _BLOCK_ROWS):
             cells = self._columns.slice(start, _BLOCK_ROWS).to_pylist()
-            for position, row in zip(self._positions[start : start + _BLOCK_ROWS], cells, strict=True):
+            positions = self._positions[start : start + _BLOCK_ROWS]
+            for position, row, mark in zip(positions.tolist(), cells, self._images.marks(positions), strict=True):
                 own = [row.pop(name) for name in OWN_NAMES[:4]]
-                yield VqaRow(*own, carried=row, image=self._images.place(int(position)))
+                yield VqaRow(position, *own, carried=row, image=self._images.place(position), mark=mark.hex())
 
     def take(self, indices: Iterable[int]) -> VqaRows:
         """The rows at these positions, in this order."""

@@ -1,8 +1,6 @@
-"""Every architecture against the plain procedure, row by row: same states whatever the batch, the padding, the layers."""
+"""Every architecture against the plain procedure, row by row: the same states whatever batch, padding and layers."""
 
 from __future__ import annotations
-
-from functools import cache
 
 import numpy as np
 import pytest
@@ -17,12 +15,6 @@ from .references import ReferenceRow, reference
 
 TOLERANCE = 1e-4
 """Of states that reach 30: rounding differs with the shapes of a batch, and with where its padding is."""
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    root = tmp_path_factory.mktemp("checkpoints")
-    return cache(lambda name: BUILDERS[name](root / name))
 
 
 def expected_states(row: ReferenceRow, layer: int) -> dict[str, np.ndarray]:
@@ -41,8 +33,8 @@ def expected_states(row: ReferenceRow, layer: int) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_a_batch_of_mixed_rows_equals_the_rows_alone(name, folders):
-    folder = folders(name)
+def test_a_batch_of_mixed_rows_equals_the_rows_alone(name, checkpoint):
+    folder = checkpoint(name)
     extractor = Extractor(ModelSpec(str(folder)), "0,1/4,1/2,3/4,-1")
     prepared = [extractor.prepare(row.question, row.image) for row in rows()]
     alone = [reference(name, folder, row.image, row.question, extractor.layers) for row in rows()]
@@ -66,9 +58,9 @@ def check(values, alone, layers, what):
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_fewer_layers_give_the_same_states_from_a_shorter_forward(name, folders):
-    everything = Extractor(ModelSpec(str(folders(name))), "all")
-    some = Extractor(ModelSpec(str(folders(name))), "0,1/2")
+def test_fewer_layers_give_the_same_states_from_a_shorter_forward(name, checkpoint):
+    everything = Extractor(ModelSpec(str(checkpoint(name))), "all")
+    some = Extractor(ModelSpec(str(checkpoint(name))), "0,1/2")
     prepared = [everything.prepare(row.question, row.image) for row in rows()[:3]]
     whole, part = everything.forward(prepared).values, some.forward(prepared).values
     assert {key.layer for key in part} == {None, 0, everything.depth // 2}
@@ -81,8 +73,8 @@ def test_fewer_layers_give_the_same_states_from_a_shorter_forward(name, folders)
     assert not ran, "no block after the last asked one is run"
 
 
-def test_the_query_token_of_different_questions_differs(folders):
-    extractor = Extractor(ModelSpec(str(folders("gemma3"))), "-1")
+def test_the_query_token_of_different_questions_differs(checkpoint):
+    extractor = Extractor(ModelSpec(str(checkpoint("gemma3"))), "-1")
     image = rows()[0].image
     values = extractor.forward([extractor.prepare(text, image) for text in ("Why?", "How?")]).values
     last = values[Representation("query_token", extractor.depth - 1)]

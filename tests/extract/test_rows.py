@@ -6,9 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raylib.errors import UserError
 from raylib.extract.images import open_images
-from raylib.extract.rows import VqaRow, read_rows, sample
+from raylib.extract.rows import read_rows
 from tests.encode.made import png
 
 COLOURS = {"a.png": "red", "b.png": "blue", "sub/c.jpg": "lime"}

@@ -52,14 +52,6 @@ PHI_TEMPLATE = (
 )
 
 
-def _stand_in_for_num2words() -> None:
-    """SmolVLM's processor refuses to load without the package num2words, which it needs for videos only."""
-    from transformers.models.smolvlm import processing_smolvlm
-
-    if processing_smolvlm.num2words is None:
-        processing_smolvlm.num2words = str
-
-
 def _save(model_class: Any, config: Any, processor: Any, folder: Path, seed: int) -> Path:
     """Write a model with random weights in which everything shows: no gate, scale or embedding stays at zero or one."""
     import torch
@@ -91,13 +83,8 @@ def _id(tokenizer: Any, token: str) -> Any:
 
 
 def build_smolvlm(folder: Path, seed: int = 11) -> Path:
-    """SmolVLM2: tiles of 28 pixels with 4 tokens each, up to 3 rows and 3 columns, and the whole image as the last.
-
-    Where num2words is not installed, the process that has built it can load it too, others cannot.
-    """
+    """SmolVLM2: tiles of 28 pixels with 4 tokens each, up to 3 rows and 3 columns, and the whole image as the last."""
     import transformers as t
-
-    _stand_in_for_num2words()
 
     named = ["<image>", "<fake_token_around_image>", "<global-img>", "<video>"]
     named += [f"<row_{row}_col_{column}>" for row in (1, 2, 3) for column in (1, 2, 3)]
