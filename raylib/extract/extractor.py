@@ -146,8 +146,10 @@ class Extractor:
 
     @cached_property
     def _image_marks(self) -> list[str]:
-        names = ("image_token", "boi_token", "image_placeholder")
-        found = [getattr(self.processor, name, None) for name in names]
+        """What stands for an image in a text, expanded or not."""
+        tokenizer = getattr(self.processor, "tokenizer", self.processor)
+        found = [getattr(self.processor, name, None) for name in ("image_token", "boi_token")]
+        found.append(tokenizer.convert_ids_to_tokens(self.image_token))
         return [mark for mark in found if isinstance(mark, str) and mark]
 
     @cached_property

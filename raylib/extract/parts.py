@@ -14,10 +14,10 @@ from raylib.errors import UserError
 from raylib.extract.batches import BatchStates
 from raylib.extract.config import StateFormat
 from raylib.extract.plan import Part
-from raylib.store.hidden_states import StateTable, read_about, read_failed, read_question_ids, write_part
+from raylib.store.hidden_states import StateTable, open_states, part_name, write_part
 from raylib.store.representations import Representation
 
-_SUFFIX: Mapping[StateFormat, str] = {"hdf5": ".h5", "parquet": ".parquet"}
+_SUFFIXES = (".h5", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class PartFiles:
     settings: Mapping[str, Any]
 
     def path(self, part: Part) -> str:
-        return storage.join(self.folder, f"{self.prefix}_part_{part.number:03d}{_SUFFIX[self.form]}")
+        return storage.join(self.folder, part_name(self.prefix, part.number, self.form))
 
     def known(self, parts: Sequence[Part], *, overwrite: bool) -> set[int]:
         """The numbers of the parts that are there and need not be made again.
@@ -45,7 +45,7 @@ class PartFiles:
             part = expected.get(path)
             why = "it holds rows that are not in the data set" if part is None else self._difference(path, part)
             if why is None and part is not None:
-                if read_about(path)["rows_digest"] == part.digest:
+                if open_states(path).about["rows_digest"] == part.digest:
                     found.add(part.number)
                 continue
             if not overwrite:
@@ -57,20 +57,20 @@ class PartFiles:
 
     def _existing(self) -> list[str]:
         """Every part of this model in the folder, in either form."""
-        paths = [path for suffix in _SUFFIX.values() for path in storage.list_files(self.folder, suffix)]
+        paths = [path for suffix in _SUFFIXES for path in storage.list_files(self.folder, suffix)]
         return [path for path in paths if path.rpartition("/")[2].startswith(f"{self.prefix}_part_")]
 
     def _difference(self, path: str, part: Part) -> str | None:
         """How a file differs from what this run would write as `part`; None where it does not, but for its images."""
-        about = read_about(path)
-        if "settings" not in about:
+        there = open_states(path)
+        theirs = there.about.get("settings")
+        if not isinstance(theirs, dict):
             return "it was not written by raylib extract"
-        theirs = json.loads(about["settings"]) if isinstance(about["settings"], str) else about["settings"]
         ours = json.loads(json.dumps(dict(self.settings), default=str))
         changed = [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
         if changed:
             return "; ".join(f"its {key} is {theirs.get(key)}, this run's is {ours.get(key)}" for key in changed[:3])
-        rows = {*read_question_ids(path), *(name for name, _ in read_failed(path))}
+        rows = {*there.question_ids, *(name for name, _ in there.failed)}
         if not rows <= {*part.ids}:
             return f"it holds {len(rows - {*part.ids})} rows that are not rows of this part in the data set"
         return None
@@ -82,7 +82,7 @@ class PartFiles:
 
     def failed(self, parts: Sequence[Part]) -> list[tuple[str, str]]:
         """(question id, reason) of the rows without states, of all parts in order."""
-        return [row for part in parts for row in read_failed(self.path(part))]
+        return [row for part in parts for row in open_states(self.path(part)).failed]
 
 
 def assemble(part: Part, batches: Sequence[BatchStates], about: Mapping[str, Any]) -> StateTable:
