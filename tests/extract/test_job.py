@@ -59,7 +59,8 @@ def columns(path: Path) -> dict[str, object]:
             def keep(name, item, part=part):
                 if isinstance(item, h5py.Dataset):
                     text = h5py.check_string_dtype(item.dtype) is not None
-                    found[f"{part.name}{item.name}"] = str(item[()].tolist() if item.shape else item[()]) if text else item[()].tobytes()
+                    value = np.asarray(item[()])
+                    found[part.name + item.name] = value.tolist() if text else value.tobytes()
 
             file.visititems(keep)
     return found
