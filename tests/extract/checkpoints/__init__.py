@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .group_a import BUILDERS_A
+from .group_b import BUILDERS_B
 
-BUILDERS: dict[str, Callable[[Path], Path]] = {**BUILDERS_A}
-"""model_type → what writes a checkpoint into a folder, and gives that folder back."""
+BUILDERS: dict[str, Callable[[Path], Path]] = {**BUILDERS_A, **BUILDERS_B}
+"""model_type (InternVL's with its version) → what writes a checkpoint into a folder, and gives that folder back."""
