@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,7 @@ from .references_b import REFERENCES_B
 LAYERS = (0, 2, 4, 6, 7)
 WIDE, TALL = page(170, 60, 2), page(60, 200, 4)
 NAMES = list(BUILDERS_B)
-
-
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Every checkpoint, built once."""
-    root = tmp_path_factory.mktemp("checkpoints")
-    return {name: build(root / name) for name, build in BUILDERS_B.items()}
+Checkpoint = Callable[[str], Path]
 
 
 def test_every_builder_has_a_reference() -> None:
@@ -31,11 +26,11 @@ def test_every_builder_has_a_reference() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_loads_by_the_auto_classes_and_generates(name: str, checkpoints: dict[str, Path]) -> None:
+def test_loads_by_the_auto_classes_and_generates(name: str, checkpoint: Checkpoint) -> None:
     """Phi-4-multimodal is no image-text-to-text model to transformers; the wider class knows it."""
     import transformers as t
 
-    folder = checkpoints[name]
+    folder = checkpoint(name)
     wide = name == "phi4_multimodal"
     model: Any = (t.AutoModelForMultimodalLM if wide else t.AutoModelForImageTextToText).from_pretrained(folder)
     processor: Any = t.AutoProcessor.from_pretrained(folder)
@@ -62,7 +57,8 @@ PROMPTS = {
     "mllama": "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nIMAGEWhy?<|eot_id|>"
     "<|start_header_id|>assistant<|end_header_id|>\n\n",
     "phi4_multimodal": "<|user|>IMAGEWhy?<|end|><|assistant|>",
-    "fast_vlm": "<|im_start|>user\nIMAGE\nWhy?<|im_end|>\n<|im_start|>assistant\n",
+    "fast_vlm": "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    "<|im_start|>user\nIMAGE\nWhy?<|im_end|>\n<|im_start|>assistant\n",
 }
 """As the published templates write them; IMAGE: the expanded image."""
 
@@ -81,13 +77,11 @@ IMAGES = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_prompt_is_the_published_one_and_the_image_tokens_are_found(
-    name: str, checkpoints: dict[str, Path]
-) -> None:
+def test_the_prompt_is_the_published_one_and_the_image_tokens_are_found(name: str, checkpoint: Checkpoint) -> None:
     import transformers as t
 
-    row = REFERENCES_B[name](checkpoints[name], WIDE, "Why?", LAYERS)
-    tokenizer: Any = t.AutoTokenizer.from_pretrained(checkpoints[name])
+    row = REFERENCES_B[name](checkpoint(name), WIDE, "Why?", LAYERS)
+    tokenizer: Any = t.AutoTokenizer.from_pretrained(checkpoint(name))
     image_token = {"smolvlm": "<image>", "fast_vlm": "<image>", "mllama": "<|image|>", "phi4_multimodal": "<|image|>"}
     found = {tokenizer.decode([row.input_ids[place]]) for place in row.image_positions}
     assert tokenizer.decode(row.input_ids) == PROMPTS[name].replace("IMAGE", IMAGES[name])
@@ -97,9 +91,9 @@ def test_the_prompt_is_the_published_one_and_the_image_tokens_are_found(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_states_tell_images_and_questions_apart(name: str, checkpoints: dict[str, Path]) -> None:
+def test_states_tell_images_and_questions_apart(name: str, checkpoint: Checkpoint) -> None:
     """In every layer: the last token knows both, the last image token does not know the question behind it."""
-    folder = checkpoints[name]
+    folder = checkpoint(name)
     rows = {
         (picture, question): REFERENCES_B[name](folder, image, question, LAYERS)
         for picture, image in (("wide", WIDE), ("tall", TALL))
@@ -123,28 +117,28 @@ def test_states_tell_images_and_questions_apart(name: str, checkpoints: dict[str
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_layers_and_places_differ(name: str, checkpoints: dict[str, Path]) -> None:
+def test_layers_and_places_differ(name: str, checkpoint: Checkpoint) -> None:
     """An extractor that takes a neighbouring layer or token is found out."""
-    row = REFERENCES_B[name](checkpoints[name], TALL, "What does the table show?", range(8))
+    row = REFERENCES_B[name](checkpoint(name), TALL, "What does the table show?", range(8))
     for layer in range(1, 8):
         assert np.abs(row.layers[layer] - row.layers[layer - 1]).max(axis=1).min() > 0.01
         for place in (row.image_positions[-1], row.query_position):
             assert np.abs(row.layers[layer][place] - row.layers[layer][place - 1]).max() > 0.05
 
 
-def test_the_reference_of_phi4_sees_an_image_both_ways(checkpoints: dict[str, Path]) -> None:
+def test_the_reference_of_phi4_sees_an_image_both_ways(checkpoint: Checkpoint) -> None:
     """No patch of a square image is padding. Its first token, which comes before all others, knows the last patch."""
     image = page(64, 64, 5)
     other = image.copy()
     other.paste((255, 0, 0), (48, 48, 64, 64))
     rows = [
-        REFERENCES_B["phi4_multimodal"](checkpoints["phi4_multimodal"], each, "Why?", [0]) for each in (image, other)
+        REFERENCES_B["phi4_multimodal"](checkpoint("phi4_multimodal"), each, "Why?", [0]) for each in (image, other)
     ]
     first = rows[0].image_positions[0]
     assert np.abs(rows[0].layers[0][first] - rows[1].layers[0][first]).max() > 1e-3
 
 
-def test_a_build_is_the_same_every_time(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_a_build_is_the_same_every_time(checkpoint: Checkpoint, tmp_path: Path) -> None:
     again = BUILDERS_B["mllama"](tmp_path / "again")
     for name in ("model.safetensors", "tokenizer.json", "config.json"):
-        assert (again / name).read_bytes() == (checkpoints["mllama"] / name).read_bytes()
+        assert (again / name).read_bytes() == (checkpoint("mllama") / name).read_bytes()

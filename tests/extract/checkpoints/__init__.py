@@ -10,4 +10,4 @@ from .group_a import BUILDERS_A
 from .group_b import BUILDERS_B
 
 BUILDERS: dict[str, Callable[[Path], Path]] = {**BUILDERS_A, **BUILDERS_B}
-"""model_type → what writes a checkpoint into a folder, and gives that folder back."""
+"""model_type (InternVL's with its version) → what writes a checkpoint into a folder, and gives that folder back."""

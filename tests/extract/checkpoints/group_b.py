@@ -12,6 +12,8 @@ from typing import Any
 
 from raylib.models.untrained import build_tokenizer, seeded
 
+from .common import ids
+
 TEXT: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -36,7 +38,12 @@ QWEN_TEMPLATE = (
     "{% for part in turn['content'] %}{{ 'IMAGE\n' if part['type'] == 'image' else part['text'] }}{% endfor %}"
     "<|im_end|>{{ '\n' }}{% endfor %}{{ '<|im_start|>assistant\n' if add_generation_prompt else '' }}"
 )
-"""Of InternVL and FastVLM: IMAGE stands for the placeholder."""
+"""Of InternVL; IMAGE stands for the placeholder."""
+
+FASTVLM_TEMPLATE = (
+    "{% if messages[0]['role'] != 'system' %}<|im_start|>system{{ '\n' }}You are a helpful assistant.<|im_end|>"
+    "{{ '\n' }}{% endif %}" + QWEN_TEMPLATE.replace("IMAGE", "<image>")
+)
 
 LLAMA_TEMPLATE = (
     "{{ bos_token }}{% for turn in messages %}<|start_header_id|>{{ turn['role'] }}<|end_header_id|>{{ '\n\n' }}"
@@ -67,15 +74,10 @@ def _save(model_class: Any, config: Any, processor: Any, folder: Path, seed: int
                     weight.normal_(mean=1.0, std=0.1)
                 else:
                     weight.normal_(mean=0.5 if "gate" in name or "lambda" in name else 0.0, std=0.1)
-    model.generation_config = GenerationConfig(do_sample=False, **_ids(processor.tokenizer))
+    model.generation_config = GenerationConfig(do_sample=False, **ids(processor.tokenizer, "bos", "eos", "pad"))
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
-
-
-def _ids(tokenizer: Any) -> dict[str, Any]:
-    """The config's names of the tokenizer's own special tokens."""
-    return {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
 
 
 def _id(tokenizer: Any, token: str) -> Any:
@@ -98,7 +100,7 @@ def build_smolvlm(folder: Path, seed: int = 11) -> Path:
         chat_template=SMOLVLM_TEMPLATE,
     )
     config = t.SmolVLMConfig(
-        text_config=TEXT | _ids(tokenizer) | {"model_type": "llama", "vocab_size": len(tokenizer)},
+        text_config=TEXT | ids(tokenizer, "bos", "eos", "pad") | {"model_type": "llama", "vocab_size": len(tokenizer)},
         vision_config=VISION | {"num_hidden_layers": 2, "image_size": 28, "patch_size": 7},
         image_token_id=_id(tokenizer, "<image>"),
         scale_factor=2,
@@ -127,7 +129,7 @@ def _build_internvl(folder: Path, text: dict[str, Any], seed: int) -> Path:
         chat_template=QWEN_TEMPLATE.replace("IMAGE", "<IMG_CONTEXT>"),
     )
     config = t.InternVLConfig(
-        text_config=TEXT | _ids(tokenizer) | text | {"vocab_size": len(tokenizer)},
+        text_config=TEXT | ids(tokenizer, "bos", "eos", "pad") | text | {"vocab_size": len(tokenizer)},
         vision_config=VISION | {"num_hidden_layers": 3, "image_size": [28, 28], "patch_size": [7, 7]},
         image_token_id=_id(tokenizer, "<IMG_CONTEXT>"),
         image_seq_length=4,
@@ -167,7 +169,9 @@ def build_mllama(folder: Path, seed: int = 14) -> Path:
     vision = {"hidden_size": 24, "intermediate_size": 32, "attention_heads": 2, "num_hidden_layers": 3}
     vision |= {"num_global_layers": 2, "intermediate_layers_indices": [0, 2], "vision_output_dim": 72}
     config = t.MllamaConfig(
-        text_config=TEXT | _ids(tokenizer) | {"vocab_size": vocabulary, "cross_attention_layers": [2, 5]},
+        text_config=TEXT
+        | ids(tokenizer, "bos", "eos", "pad")
+        | {"vocab_size": vocabulary, "cross_attention_layers": [2, 5]},
         vision_config=vision | {"image_size": 28, "patch_size": 7, "max_num_tiles": 4},
         image_token_index=_id(tokenizer, "<|image|>"),
     )
@@ -203,7 +207,7 @@ def build_phi4(folder: Path, seed: int = 15) -> Path:
     rope |= {"short_factor": [1.0, 1.1, 1.2], "long_factor": [1.0, 2.0, 4.0], "factor": 2.0}
     text: dict[str, Any] = TEXT | {"vocab_size": len(tokenizer), "max_position_embeddings": 8192}
     config = t.Phi4MultimodalConfig(
-        **(text | _ids(tokenizer)),
+        **(text | ids(tokenizer, "bos", "eos", "pad")),
         original_max_position_embeddings=4096,
         rope_parameters=rope,
         vision_config=vision | {"image_token_id": _id(tokenizer, "<|image|>")},
@@ -229,11 +233,11 @@ def build_fastvlm(folder: Path, seed: int = 16) -> Path:
         tokenizer=tokenizer,
         patch_size=16,
         vision_feature_select_strategy="full",
-        chat_template=QWEN_TEMPLATE.replace("IMAGE", "<image>"),
+        chat_template=FASTVLM_TEMPLATE,
     )
     tower = {"model_type": "convnext", "hidden_sizes": [12, 24], "depths": [1, 1], "num_stages": 2, "patch_size": 8}
     config = t.FastVlmConfig(
-        text_config=TEXT | _ids(tokenizer) | {"model_type": "qwen2", "vocab_size": len(tokenizer)},
+        text_config=TEXT | ids(tokenizer, "bos", "eos", "pad") | {"model_type": "qwen2", "vocab_size": len(tokenizer)},
         vision_config=tower | {"hidden_size": 24},
         image_token_index=_id(tokenizer, "<image>"),
         image_seq_length=16,
