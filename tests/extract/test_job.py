@@ -25,7 +25,7 @@ from raylib.models.protocol import ModelSpec
 from raylib.store.hidden_states import open_states
 from raylib.store.representations import Representation
 
-from .made import images_folder, rows
+from .made import columns, images_folder, rows
 
 IDS = [row.question_id for row in rows()]
 
@@ -48,22 +48,6 @@ def settings(folder, checkpoint):
         "local": True,
         "quiet": True,
     }
-
-
-def columns(path: Path) -> dict[str, object]:
-    """Every data set of every file in a folder, by its bytes."""
-    found = {}
-    for part in sorted(path.glob("*.h5")):
-        with h5py.File(part) as file:
-
-            def keep(name, item, part=part):
-                if isinstance(item, h5py.Dataset):
-                    text = h5py.check_string_dtype(item.dtype) is not None
-                    value = np.asarray(item[()])
-                    found[part.name + item.name] = value.tolist() if text else value.tobytes()
-
-            file.visititems(keep)
-    return found
 
 
 class Counting(ThisProcess):
