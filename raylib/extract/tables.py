@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import IO, Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from raylib.evaluate.contents import SURROGATE, is_unicode
 TEXT = pa.large_string()
 _CHUNK_ROWS = 65_536
 _NO_UTF8 = "it holds bytes that are no UTF-8 text; save the file as UTF-8"
+_ONE_JSON = "is one JSON value over all its lines; expected one JSON object per line"
 _EXACT_INTEGERS = 2.0**53
 
 ID_COLUMNS = ("question_id", "image_id", "image_name")
@@ -205,23 +207,34 @@ def _objects(path: str, stream: IO[str], bad: dict[int, str]) -> Iterator[tuple[
         try:
             row = decode(line)
         except json.JSONDecodeError as error:
-            if number == 1 and line.lstrip().startswith("["):
-                raise UserError(f"{path} is one JSON list; expected one JSON object per line") from error
+            if number == 1 and line.strip() in ("[", "{"):
+                raise UserError(f"{path} {_ONE_JSON}") from error
             bad[number] = f"the line is no JSON: {error.msg} (character {error.pos})"
         except (ValueError, RecursionError) as error:  # an integer of 5,000 digits, lists 10,000 deep
             bad[number] = f"the line is no JSON that can be read: {error}"
         else:
+            if number == 1 and isinstance(row, list) and row and isinstance(row[0], dict):
+                raise UserError(f"{path} {_ONE_JSON}")
             if not isinstance(row, dict):
                 bad[number] = f"the line is a {type(row).__name__}; expected an object"
-            elif not all(map(is_unicode, row)):
+            elif (names := _names_of_fields(tuple(row))) is None:
                 bad[number] = f"in the name of a field: {SURROGATE}"
             else:
-                yield number, {key.strip(): _json_text(value, key.strip() in ID_COLUMNS) for key, value in row.items()}
+                cells = zip(names, row.values(), strict=True)
+                yield number, {name: _json_text(value, name in ID_COLUMNS) for name, value in cells}
+
+
+@lru_cache(maxsize=1024)
+def _names_of_fields(fields: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Without blanks around them; None where one is no text. Most rows of a file have the same fields."""
+    return tuple(name.strip() for name in fields) if all(map(is_unicode, fields)) else None
 
 
 def _json_text(value: Any, is_id: bool) -> str | None:
     if value is None or isinstance(value, str):
         return value
+    if type(value) is int:  # and not True
+        return str(value)
     if isinstance(value, float) and value != value:
         return None
     if isinstance(value, _Number):
