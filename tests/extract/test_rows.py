@@ -7,6 +7,7 @@ import pickle
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -108,14 +109,17 @@ def test_parquet_numbers_become_text_and_whole_ones_have_no_point(tmp_path, imag
         ground_truth_answer=[1, 2, 3, None],
         score=pa.array([0.5, 1.0, float("nan"), None]),
         seen=[True, False, None, True],
+        half=pa.array(np.array([0.5, 1, 2, 3], np.float16)),
+        **{"half.dotted": ["x"] * 4},
         tags=[["a", "ü"], [], None, None],
         raw=pa.array([b"x"] * 4),
         many=pa.array([[b"x"]] * 4),
     )
+    dotted = [{"half": "0.5", "half.dotted": "x"}, {"half": "2", "half.dotted": "x"}]
     table = read_rows(path, images)
     assert shown(table.rows) == [
-        ("17", "a.png", "one", "1", {"score": "0.5", "seen": "true", "tags": '["a", "ü"]'}),
-        ("123456789012", "a.png", "three", "3", {"score": "", "seen": "", "tags": ""}),
+        ("17", "a.png", "one", "1", {"score": "0.5", "seen": "true", **dotted[0], "tags": '["a", "ü"]'}),
+        ("123456789012", "a.png", "three", "3", {"score": "", "seen": "", **dotted[1], "tags": ""}),
     ]
     assert bad(table) == [
         ("vqa.parquet#row=2", "vqa.parquet#row=2", "its question_id is empty; expected an id"),
@@ -151,6 +155,7 @@ def test_every_bad_row_has_its_first_reason_and_the_others_are_read(tmp_path, im
     assert table.rows.question_ids == ["good", "none", "last"]
     assert [row.question for row in table.rows] == ["what?"] * 3
     assert all(source.startswith("v.csv#line=") for source, _, _ in bad(table))
+    assert [row.number for row in table.rows] == [0, 8, 17], "bad rows and bad lines count, blank lines do not"
     assert [(int(source.removeprefix("v.csv#line=")), *rest) for source, *rest in bad(table)] == [
         (3, "v.csv#line=3", "its question_id is empty; expected an id"),
         (4, "v.csv#line=4", "its question_id is empty; expected an id"),
@@ -233,6 +238,10 @@ def test_columns_without_a_name_go_by_their_position(tmp_path, images):
         ),
         ("v.csv", "question_id,image_id\n1,a\n", r"no column question; .*expected question_id, question, image_id or"),
         ("v.csv", "", r"v\.csv is empty; expected a header and rows"),
+        ("v.csv", '"question_id,image_id\n1,a\n', r"a quote in the row of line 1 is never closed"),
+        ("v.csv", "\n\r\n", r"v\.csv is empty; expected a header and rows"),
+        ("v.csv", CSV + '4,a.png,"What is,x,y,z\n5,a.png,a,b,c,d', r"a quote in the row of line 6 is never closed"),
+        ("v.csv", CSV + '4,a.png,a,b,c,"d', r"a quote in the row of line 6 is never closed; close it, or double it"),
         ("v.csv", "question_id,question,question,image_id\n", r"several columns are named question; expected one name"),
         ("v.csv", b"\xff\xfeq\0u\0x", r"v\.csv cannot be read beyond line 0: .*utf-16"),
         ("v.csv", b"caf\xe9,question\n", r"the header is no UTF-8 text; save the file as UTF-8"),
@@ -282,6 +291,8 @@ def test_rows_are_a_sequence_in_the_order_of_the_file(tmp_path, images):
     everything = list(rows)
     assert [row.question_id for row in everything] == [f"q{i}" for i in range(20_000)]
     assert rows[5000] == everything[5000] == rows[-15_000] and rows[5000].carried == {"n": "5000"}
+    assert [row.number for row in everything] == list(range(20_000)) and rows[100:][5000].number == 5100
+    assert everything[0].mark == everything[2].mark != everything[1].mark, "by image"
     part = rows[9000:9003]
     assert list(part) == everything[9000:9003] and part[1].image.read() == png("blue")
     assert list(rows[::-5000]) == everything[::-5000] and list(rows[5:2]) == []
