@@ -38,9 +38,8 @@ def write_parquet(table: StateTable, stream: IO[bytes]) -> None:
     bytes_a_row = 4 * sum(values.shape[1] for values in table.states.values())
     step = max(1, _GROUP_BYTES // max(bytes_a_row, 1))
     words = [field.name for field in schema if pa.types.is_string(field.type)]
-    with pq.ParquetWriter(
-        stream, schema, compression="none", use_dictionary=words, write_statistics=["question_id"]
-    ) as writer:
+    settings: dict[str, Any] = {"compression": "none", "use_dictionary": words, "write_statistics": False}
+    with pq.ParquetWriter(stream, schema, **settings) as writer:
         for first in range(0, n, step):
             columns = _columns(table, slice(first, min(first + step, n)))
             writer.write_table(pa.table(columns, schema), row_group_size=step)

@@ -21,7 +21,9 @@ LAYOUT = 1
 
 POSITIONS = ("image_span", "vision_position", "query_position", "image_tokens")
 
-_TEXT_RESERVED = frozenset({*KINDS, *(f"{kind}_representation" for kind in KINDS), *POSITIONS, "question_id"})
+FAILED = ("failed_question_id", "failed_reason")
+
+_TEXT_RESERVED = frozenset({*KINDS, *(f"{kind}_representation" for kind in KINDS), *POSITIONS, *FAILED, "question_id"})
 
 
 @dataclass(frozen=True)
@@ -128,8 +130,7 @@ def row_name(question_id: str) -> str:
 
 def text_name(name: str) -> str:
     """The name of a column of texts in a file; one that another data set has there is escaped as an id would be."""
-    taken = _TEXT_RESERVED if not name.startswith("failed_") else {name}
-    return _escape(name, taken)
+    return _escape(name, _TEXT_RESERVED)
 
 
 def _escape(name: str, taken: Iterable[str]) -> str:
