@@ -78,6 +78,14 @@ class HiddenStates:
             found += part.texts(name) if name in part.text_names else [""] * len(part.question_ids)
         return found
 
+    def positions(self) -> dict[str, np.ndarray]:
+        """image_span int64 [n, 2], the first image token and one past the last; vision_position, query_position and
+        image_tokens int64 [n]. {} where a part does not tell: the old scripts kept none."""
+        found = [part.positions() for part in self.parts]
+        if not all(found):
+            return {}
+        return {name: np.concatenate([positions[name] for positions in found]) for name in found[0]}
+
     def matrix(self, representation: Representation, missing: Literal["error", "nan"] = "error") -> np.ndarray:
         """float32 [n, D] over all parts, in the order of question_ids.
 

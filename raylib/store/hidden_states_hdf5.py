@@ -81,7 +81,7 @@ def _write_columns(file: Any, table: StateTable, compression: str | None) -> Non
     for name, values in table.texts.items():
         _write_texts(columns, text_name(name), [clean(value) for value in values])
     for name, values in table.positions.items():
-        columns.create_dataset(name, data=np.asarray(values, np.int64), track_times=False)
+        columns.create_dataset(name, data=values, track_times=False)
     for name, values in zip(FAILED, zip(*table.failed, strict=True) if table.failed else ((), ()), strict=True):
         _write_texts(columns, name, [clean(value) for value in values])
     for representation, values in sorted(table.states.items()):
@@ -109,11 +109,12 @@ def _write_rows(file: Any, table: StateTable, compression: str | None) -> None:
     for representation, values in sorted(table.states.items()):
         kind, _, layer = representation_path(representation).encode().partition(b"/")
         states.setdefault(kind, {})[layer] = values
+    positions = table.positions
     for at, question_id in enumerate(table.question_ids):
         row = writer.group(file.id, row_name(question_id).encode())
         writer.attribute(row, b"question_id", clean(question_id).encode())
-        for name, values in table.positions.items():
-            writer.attribute(row, name.encode(), np.asarray(values[at], np.int64))
+        for name, values in positions.items():
+            writer.attribute(row, name.encode(), np.asarray(values[at]))
         for name, values in texts.items():
             writer.text(row, name, values[at])
         for kind, layers in states.items():
@@ -226,6 +227,10 @@ class Hdf5Part:
     def texts(self, name: str) -> list[str]:
         with opened(self.path) as file:
             return _texts(file[COLUMNS][self._names[name]])
+
+    def positions(self) -> dict[str, np.ndarray]:
+        with opened(self.path) as file:
+            return {name: file[COLUMNS][name][:] for name in POSITIONS}
 
     def width(self, representation: Representation) -> int:
         return self._widths[representation]

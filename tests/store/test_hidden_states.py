@@ -85,6 +85,12 @@ def test_what_is_written_is_read_again(form, compression, where, tmp_path):
         assert matrix.dtype == np.float32 and np.array_equal(matrix, values)
         assert [question_id for question_id, _ in found.vectors(one)] == ["q1", "q2", "q3"]
         assert np.array_equal([vector for _, vector in found.vectors(one)], values)
+    assert {name: values.tolist() for name, values in found.positions().items()} == {
+        "image_span": [[4, 9], [5, 10], [6, 11]],
+        "vision_position": [8, 9, 10],
+        "query_position": [20, 21, 22],
+        "image_tokens": [5, 6, 7],
+    }
     row = pickle.loads(pickle.dumps(found)).row("q2")
     assert (row.path, row.question_id) == (path, "q2")
     assert row.texts == {name: values[1] for name, values in written.texts.items()}
@@ -183,7 +189,9 @@ def test_texts_that_no_file_can_hold_are_mended_and_such_ids_refused(form, compr
 @FORMS
 def test_a_part_may_have_no_rows_or_a_great_many_failures(form, compression, tmp_path):
     failed = [(f"q{i}", "the image is broken: " + "x" * 200) for i in range(1000)]
-    write_part(table((), failed=failed), tmp_path / part_name("x", 1, form), form, compression)
+    write_part(
+        table((), failed=failed, image_spans=np.array([])), tmp_path / part_name("x", 1, form), form, compression
+    )
     write_part(table(), tmp_path / part_name("x", 2, form), form, compression)
     found = open_states(tmp_path)
     assert found.question_ids == ["q1", "q2", "q3"] and found.failed == failed + table().failed
@@ -401,9 +409,11 @@ def test_files_of_the_old_scripts_are_read(text, attributes, tmp_path):
     assert [one.path for one in found.representations] == paths
     assert found.matrix(OLD_VISION).tolist() == [[10, 20, 30], [1, 2, 3], [1, 2, 3]]
     assert found.matrix(OLD_QUERY).tolist() == [[80, 90], [8, 9], [8, 9]]
+    assert found.text_names == ["image_id", "question", "ground_truth_answer", "answer"]
     assert found.texts("answer") == [f"answer é of {question_id}" for question_id in found.question_ids]
     row = found.row("dir/q2")
-    assert row.texts["question"] == "question é of dir/q2" and row.positions == {}
+    assert row.texts["question"] == "question é of dir/q2"
+    assert row.positions == {} == found.positions()
     assert row.states[OLD_QUERY].tolist() == [80, 90]
 
 
