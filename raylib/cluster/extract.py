@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -38,9 +38,12 @@ class RayPlace:
         `MAX_ATTEMPTS` times over the same rows."""
         assert self.workers.count is not None
         halves = Halves(self.workers, min(self.workers.count, len(batches)), 1, len(batches), self.split)
-        carried: list[Any] = [batch if started_here() else _Carried.of(batch) for batch in batches]
+        work = _ExtractWork(extractor)
+        if not started_here():
+            work.carried = {batch.name: ray.put(_carried(batch)) for batch in batches}
+            batches = [replace(batch, rows=[]) for batch in batches]
         try:
-            with closing(halves.receipts(_ExtractWork(extractor), carried)) as receipts:
+            with closing(halves.receipts(work, batches)) as receipts:
                 for receipt in receipts:
                     yield from receipt.result
                     if receipt.failure is not None:
@@ -62,24 +65,21 @@ class RayPlace:
         return found
 
 
-@dataclass
-class _Carried:
-    """A batch whose images travel by value through the object store, to machines that do not see their files."""
-
-    batch: ray.ObjectRef
-
-    @classmethod
-    def of(cls, batch: RowBatch) -> _Carried:
-        rows = [replace(row, image=row.image.carried()) for row in batch.rows]
-        return cls(ray.put(replace(batch, rows=rows)))
+def _carried(batch: RowBatch) -> RowBatch:
+    """With the bytes of its images, for machines that do not see their files."""
+    return replace(batch, rows=[replace(row, image=row.image.carried()) for row in batch.rows])
 
 
 @dataclass
 class _ExtractWork(Work[list[BatchStates]]):
-    extractor: Extractor
+    """carried: batches by name that travel through the object store, which spills to disk what memory cannot hold. A
+    reference to one must not be pickled by other hands than Ray's: it would be lost."""
 
-    def prepare(self, batch: Any) -> PreparedBatch:
-        found: RowBatch = ray.get(batch.batch) if isinstance(batch, _Carried) else batch
+    extractor: Extractor
+    carried: dict[str, ray.ObjectRef] = field(default_factory=dict)
+
+    def prepare(self, batch: RowBatch) -> PreparedBatch:
+        found: Any = ray.get(self.carried[batch.name]) if batch.name in self.carried else batch
         return prepare_batch(resident(str(self.extractor), self.extractor), found)
 
     def load(self) -> None:
