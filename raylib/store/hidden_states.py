@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
@@ -182,9 +182,15 @@ def open_states(path: str) -> HiddenStates:
             "(or .parquet). Name the --output-dir of a `raylib extract`."
         )
     if len(files) > 1:
+        if len({prefix for prefix, _ in files}) == 1:
+            raise UserError(f"{path} holds one run in several forms: {_suffixes(files)}. Move all but one form away.")
         shown = ", ".join(f"{prefix} ({suffix.lstrip('.')})" for prefix, suffix in sorted(files))
         raise UserError(f"{path} holds the hidden states of several runs: {shown}. Name one file, or {path}/PREFIX.")
     return HiddenStates([_open_part(file) for file in next(iter(files.values()))])
+
+
+def _suffixes(files: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(sorted(suffix for _, suffix in files))
 
 
 def _parts_of(paths: list[str]) -> dict[tuple[str, str], list[str]]:

@@ -48,14 +48,15 @@ def representation_path(representation: Representation) -> str:
 def write_hdf5(table: StateTable, path: str, compression: str | None) -> None:
     """Write `table` to a local file that nobody reads yet. compression: None or "lzf". Raises OSError.
 
-    The oldest format of HDF5 that holds it: any reader of the last fifteen years opens it. No times are kept, so
+    No lock, here and in reading: a part has one writer and is never changed, and some file systems have no locks. The
+    oldest format of HDF5 that holds it: any reader of the last fifteen years opens it. No times are kept, so
     equal tables give equal files.
     """
     import h5py
 
     _check_room(table, path)
     try:
-        with h5py.File(path, "w", libver="earliest") as file:
+        with h5py.File(path, "w", libver="earliest", locking=False) as file:
             for name, value in to_attributes(table.about).items():
                 file.attrs[name] = value
             _write_columns(file, table, compression)
@@ -192,7 +193,7 @@ def opened(path: str) -> Iterator[Any]:
 
     try:
         if not storage.is_remote(path):
-            with h5py.File(path, "r") as file:
+            with h5py.File(path, "r", locking=False) as file:
                 yield file
             return
         with storage.open_input(path) as source, h5py.File(source, "r") as file:

@@ -2,6 +2,9 @@
 
 import json
 import pickle
+import re
+import tracemalloc
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -103,6 +106,7 @@ def test_what_is_written_is_read_again(form, compression, where, tmp_path):
 def test_a_reader_of_the_old_files_finds_its_names(compression, tmp_path):
     written = table()
     write_part(written, tmp_path / "x.h5", "hdf5", compression)
+    assert (tmp_path / "x.h5").read_bytes()[8] == 0, "the first version of the format, for readers of any age"
     with h5py.File(tmp_path / "x.h5") as file:
         assert set(file) == {"q1", "q2", "q3", "columns"}
         assert file.attrs["model_name"] == "org/tiny" and file.attrs["num_samples"] == 3
@@ -189,9 +193,8 @@ def test_texts_that_no_file_can_hold_are_mended_and_such_ids_refused(form, compr
 @FORMS
 def test_a_part_may_have_no_rows_or_a_great_many_failures(form, compression, tmp_path):
     failed = [(f"q{i}", "the image is broken: " + "x" * 200) for i in range(1000)]
-    write_part(
-        table((), failed=failed, image_spans=np.array([])), tmp_path / part_name("x", 1, form), form, compression
-    )
+    empty = table((), failed=failed, image_spans=np.array([]))
+    write_part(empty, tmp_path / part_name("x", 1, form), form, compression)
     write_part(table(), tmp_path / part_name("x", 2, form), form, compression)
     found = open_states(tmp_path)
     assert found.question_ids == ["q1", "q2", "q3"] and found.failed == failed + table().failed
@@ -227,11 +230,57 @@ def test_the_same_rows_give_the_same_bytes_and_memory_maps_serve(form, compressi
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
+@FORMS
+def test_writing_and_reading_hold_little_more_than_is_asked(form, compression, tmp_path):
+    n, width = 400, 1000
+    one_matrix = 4 * n * width
+    kinds = [Representation("query_token", layer) for layer in range(10)]
+    rows = np.memmap(tmp_path / "raw", np.float32, "w+", shape=(len(kinds), n, width))
+    rows[:] = np.random.default_rng(0).standard_normal(rows.shape, np.float32)
+    big = table([f"q{i}" for i in range(n)], states=dict(zip(kinds, rows, strict=True)))
+    path = tmp_path / part_name("x", 1, form)
+    tracemalloc.start()
+    try:
+        write_part(big, path, form, compression)
+        assert tracemalloc.get_traced_memory()[1] < 1.5 * one_matrix, "of ten that are written"
+        found = open_states(path)
+        tracemalloc.reset_peak()
+        matrix = found.matrix(kinds[7])
+        assert tracemalloc.get_traced_memory()[1] < 2.5 * one_matrix
+    finally:
+        tracemalloc.stop()
+    assert np.array_equal(matrix, rows[7])
+
+
+def test_what_the_documentation_reads_is_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    layer = Representation("query_token", 24)
+    written = table(states={layer: states(3)[QUERY3]})
+    for form in ("hdf5", "parquet"):
+        write_part(written, part_name("output/gemma3_12b_embeddings", 1, form), form)
+    text = (Path(__file__).parents[2] / "docs" / "hidden-states.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        if "open_states" in block:
+            Path("output/gemma3_12b_embeddings_part_001.parquet").rename("aside.parquet")
+        names = {}
+        exec(block, names)
+        assert np.array_equal(names["vectors"], written.states[layer])
+        if "open_states" in block:
+            assert names["questions"] == written.texts["question"] and names["spans"].tolist() == [
+                [4, 9],
+                [5, 10],
+                [6, 11],
+            ]
+            Path("aside.parquet").rename("output/gemma3_12b_embeddings_part_001.parquet")
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"question_ids": ["a", "a", "b"]}, "not distinct"),
-        ({"question_ids": ["a", "b"]}, "2 question_ids, but other numbers of rows in"),
+        ({"question_ids": ["a", "b"], "image_spans": [[1, 2], [3, 4]]}, "2 question_ids, but other numbers of rows in"),
         ({"states": {VISION: np.zeros((3, 2))}}, "vision_only is float64"),
         ({"states": {VISION: np.zeros(3, np.float32)}}, r"vision_only is float32 \(3,\)"),
         ({"image_spans": np.zeros((3, 3), int)}, "image_spans has shape"),
@@ -289,6 +338,11 @@ def test_several_runs_in_one_folder_must_be_told_apart(tmp_path):
     ):
         open_states(tmp_path)
     assert len(open_states(tmp_path / "qwen")) == 3
+    write_part(table(), tmp_path / part_name("qwen", 1, "parquet"), "parquet")
+    with pytest.raises(
+        UserError, match=r"qwen holds one run in several forms: .h5, .parquet. Move all but one form away"
+    ):
+        open_states(tmp_path / "qwen")
 
 
 @pytest.mark.parametrize(
@@ -339,15 +393,17 @@ def test_what_is_not_there_is_said(tmp_path):
 
 @pytest.mark.parametrize("form", ["hdf5", "parquet"])
 @pytest.mark.parametrize("keep", [0, 50, 0.5, 0.99])
-def test_a_damaged_file_is_named(form, keep, tmp_path):
-    path = tmp_path / part_name("x", 1, form)
-    write_part(table(), path, form)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(keep * len(whole)) if keep < 1 else keep])
-    with pytest.raises(
-        UserError, match=rf"{path.name} cannot be read as .*It is damaged, or its writing was cut short"
-    ):
-        open_states(tmp_path)
+@pytest.mark.parametrize("where", ["{tmp}", "memory://damaged-{tmp}"])
+def test_a_damaged_file_is_named(form, keep, where, tmp_path):
+    write_part(table(), tmp_path / "whole", form)
+    whole = (tmp_path / "whole").read_bytes()
+    folder = where.format(tmp=tmp_path)
+    path = storage.join(folder, part_name("x", 1, form))
+    with storage.atomic_write(path) as stream:
+        stream.write(whole[: int(keep * len(whole)) if keep < 1 else keep])
+    said = rf"{part_name('x', 1, form)} cannot be read as .*It is damaged, or its writing was cut short"
+    with pytest.raises(UserError, match=said):
+        open_states(folder)
 
 
 def test_parquet_of_something_else_and_a_later_layout_are_refused(tmp_path):
