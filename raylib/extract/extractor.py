@@ -227,6 +227,7 @@ class Extractor:
     @cached_property
     def anatomy(self) -> Anatomy:
         found = dissect(self.model, self.spec.name)
+        module: Any
         for module in found.tower.modules():
             # Phi-4's tower is marked causal and is so under sdpa, but only in batches without padding.
             if getattr(module, "is_causal", False):
