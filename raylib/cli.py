@@ -19,6 +19,7 @@ _JOBS: dict[str, tuple[str, str]] = {
     "evaluate": ("raylib.evaluate.config:EvaluateConfig", "raylib.commands:run_evaluate"),
     "encode": ("raylib.encode.config:EncodeConfig", "raylib.commands:run_encode"),
     "extract": ("raylib.extract.config:ExtractConfig", "raylib.commands:run_extract"),
+    "probe": ("raylib.probe.config:ProbeConfig", "raylib.commands:run_probe"),
     "score": ("raylib.score.config:ScoreConfig", "raylib.score.commands:run_score"),
     "compare": ("raylib.score.config:CompareConfig", "raylib.score.commands:run_compare"),
     "inspect": ("raylib.extract.show:InspectStatesConfig", "raylib.extract.show:run_inspect_states"),

@@ -141,10 +141,8 @@ class ProbeConfig:
         kinds = self.representations or list(KINDS)
         found = [one for one in there if one.kind in kinds and (layers is None or one.layer in (None, *layers))]
         if not found:
-            kinds_there = ", ".join(sorted({one.kind for one in there}))
-            raise UserError(
-                f"--representations {','.join(kinds)}: none of them is in the states, which have {kinds_there}"
-            )
+            have_kinds = ", ".join(sorted({one.kind for one in there}))
+            raise UserError(f"--representations {','.join(kinds)}: none of them is in the states ({have_kinds})")
         return found
 
     def as_dict(self) -> dict[str, Any]:

@@ -96,8 +96,8 @@ class ProbeJob:
     def _say(self, common: Common) -> None:
         facts, positives = common.facts, int(common.data.y.sum())
         self.reporter.say(
-            f"{common.model_name}: {len(common.data.y)} rows, {positives} of them {common.target}; {facts.train_rows} to "
-            f"train, {facts.validation_rows} to choose, {facts.test_rows} to test"
+            f"{common.model_name}: {len(common.data.y)} rows, {positives} of them {common.target}; "
+            f"{facts.train_rows} to train, {facts.validation_rows} to choose, {facts.test_rows} to test"
         )
         if facts.shared_images:
             self.reporter.warn(
