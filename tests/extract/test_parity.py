@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from raylib.extract.extractor import Extractor
 from raylib.models.protocol import ModelSpec
@@ -79,3 +80,20 @@ def test_the_query_token_of_different_questions_differs(checkpoint):
     values = extractor.forward([extractor.prepare(text, image) for text in ("Why?", "How?")]).values
     last = values[Representation("query_token", extractor.depth - 1)]
     assert abs(last[0] - last[1]).max() > 0.1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", BUILDERS)
+def test_a_gpu_gives_the_states_of_the_cpu(name, dtype, checkpoint):
+    """In bfloat16 by direction: its numbers have 8 bits."""
+    on_gpu = Extractor(ModelSpec(str(checkpoint(name)), dtype=dtype, device="cuda"), "0,-1")
+    on_cpu = Extractor(ModelSpec(str(checkpoint(name)), device="cpu"), "0,-1")
+    prepared = [on_cpu.prepare(row.question, row.image) for row in rows()]
+    found, wanted = on_gpu.forward(prepared).values, on_cpu.forward(prepared).values
+    for key, states in wanted.items():
+        if dtype == "float32":
+            np.testing.assert_allclose(found[key], states, rtol=0, atol=1e-2, err_msg=key.path)
+        cosine = (found[key] * states).sum(axis=1) / np.linalg.norm(found[key], axis=1) / np.linalg.norm(states, axis=1)
+        assert cosine.min() > (0.99 if dtype == "bfloat16" else 0.99999), key.path
