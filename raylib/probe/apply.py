@@ -25,6 +25,7 @@ from raylib.store.representations import Representation
 PROBE_FILE = "probe_model.pt"
 SCORES_FILE = "scores.csv"
 METRICS_FILE = "metrics.json"
+RESULTS_FILE = "results.json"
 _THRESHOLD = 0.5
 
 
@@ -57,12 +58,16 @@ def apply_probe(config: ProbeConfig, reporter: Reporter) -> Applied:
             f"{config.apply} was trained on {checkpoint['input_dim']} dimensions; {representation.path} in "
             f"{config.states} has {matrix.shape[1]}. Give the states of the model it was trained for"
         )
+    bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
+    if len(bad):
+        names = ", ".join(states.question_ids[i] for i in bad[:5])
+        raise UserError(f"{len(bad)} rows of {representation.path} hold NaN or infinite numbers: {names}")
     found = Applied(config.output_dir, states.question_ids, load_probe(checkpoint)(matrix))
     labels = dict[str, int]()
     if config.labels is not None:
         read = read_labels(config.labels, config.target)
         labels = dict(zip(read.ids, (int(y) for y in read.y), strict=True))
-        found.metrics = _metrics(found, labels, config)
+        found.metrics = _metrics(found, labels, states, config)
     storage.make_folder(config.output_dir)
     _write(found, labels)
     reporter.say(f"wrote {len(found.scores)} scores to {storage.join(config.output_dir, SCORES_FILE)}")
@@ -85,9 +90,22 @@ def read_checkpoint(folder: str) -> dict[str, Any]:
         found = torch.load(io.BytesIO(storage.read_bytes(path)), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises anything from EOFError to UnpicklingError
         raise UserError(f"{path} cannot be read: {type(error).__name__}") from error
-    if not isinstance(found, dict) or not {"input_dim", "config"} <= set(found):
+    if isinstance(found, dict) and {"input_dim", "config"} <= set(found):
+        return found
+    if not isinstance(found, dict) or not found or not all(isinstance(v, torch.Tensor) for v in found.values()):
         raise UserError(f"{path} is no probe: expected model_state_dict, config and input_dim")
-    return found
+    return _bare(found, path)
+
+
+def _bare(weights: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Some of HALP's scripts saved the weights alone; what they read is in the results.json beside them."""
+    beside = storage.join(path.rpartition("/")[0] or ".", RESULTS_FILE)
+    if not storage.exists(beside):
+        raise UserError(f"{path} holds weights alone; expected the {RESULTS_FILE} of that probe beside it")
+    told = json.loads(storage.read_text(beside))
+    config = {"EMBEDDING_TYPE": told.get("embedding_type"), "LAYER_NAME": told.get("layer_name")}
+    first = next(tensor for tensor in weights.values() if tensor.ndim == 2)
+    return {"model_state_dict": dict(weights), "config": config, "input_dim": int(first.shape[1])}
 
 
 def representation_of(checkpoint: Mapping[str, Any], folder: str) -> Representation:
@@ -115,12 +133,15 @@ def _check_model(checkpoint: Mapping[str, Any], states: HiddenStates, folder: st
         reporter.warn(f"{folder} or the states do not tell which model they are of: nothing could be compared")
 
 
-def _metrics(found: Applied, labels: Mapping[str, int], config: ProbeConfig) -> Scores:
+def _metrics(found: Applied, labels: Mapping[str, int], states: HiddenStates, config: ProbeConfig) -> Scores:
+    """Intervals by images, where the states tell them."""
     rows = [i for i, name in enumerate(found.question_ids) if name in labels]
     if not rows:
         raise UserError(f"none of the {len(found.question_ids)} rows has a label in {config.labels}")
     y = np.array([labels[found.question_ids[i]] for i in rows], dtype=np.int8)
-    return score(y, found.scores[rows], groups=None, resamples=config.resamples, seed=config.seed)
+    images = states.texts("image_id") if "image_id" in states.text_names else None
+    groups = None if images is None else [images[i] for i in rows]
+    return score(y, found.scores[rows], groups=groups, resamples=config.resamples, seed=config.seed)
 
 
 def _write(found: Applied, labels: Mapping[str, int]) -> None:
@@ -129,7 +150,7 @@ def _write(found: Applied, labels: Mapping[str, int]) -> None:
     writer.writerow(["question_id", "score", "predicted", *(["label"] if labels else [])])
     for name, value in zip(found.question_ids, found.scores.tolist(), strict=True):
         label = [labels.get(name, "")] if labels else []
-        writer.writerow([name, f"{value:.6f}", int(value >= _THRESHOLD), *label])
+        writer.writerow([name, f"{value:.6f}", int(value > _THRESHOLD), *label])
     storage.write_text(storage.join(found.folder, SCORES_FILE), text.getvalue())
     metrics = storage.join(found.folder, METRICS_FILE)
     if found.metrics is None:
