@@ -18,7 +18,7 @@ from raylib.probe.data import ProbeData, join
 from raylib.probe.labels import read_labels
 from raylib.probe.outputs import read_probe, write_probe
 from raylib.probe.place import Common, Place, ProbeTask
-from raylib.probe.report import write_report
+from raylib.probe.report import REPORT, write_report
 from raylib.probe.results import ProbeResult
 from raylib.probe.splits import split_rows
 from raylib.probe.tables import write_tables
