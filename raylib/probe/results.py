@@ -45,7 +45,7 @@ class GroupScores:
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """How rows were divided. shared_images: test rows whose image a training row has too; the leak of a random split."""
+    """How rows were divided. shared_images: test rows whose image a training row has, the leak of a random split."""
 
     kind: SplitKind
     seed: int
@@ -82,9 +82,7 @@ class ProbeResult:
 
     @property
     def name(self) -> str:
-        """Of its folder: vision_only, query_token_layer24, and logistic_query_token_layer24 for the baseline."""
-        path = self.representation.path.replace("/layer_", "_layer")
-        return path if self.classifier == "mlp" else f"{self.classifier}_{path}"
+        return probe_name(self.representation, self.classifier)
 
     @property
     def title(self) -> str:
@@ -92,3 +90,9 @@ class ProbeResult:
         kind = self.representation.kind.replace("_", " ")
         layer = "" if self.representation.layer is None else f", layer {self.representation.layer}"
         return kind + layer + ("" if self.classifier == "mlp" else f" ({self.classifier})")
+
+
+def probe_name(representation: Representation, classifier: Classifier) -> str:
+    """Of a probe's folder: vision_only, query_token_layer24, and logistic_query_token_layer24 for the baseline."""
+    path = representation.path.replace("/layer_", "_layer")
+    return path if classifier == "mlp" else f"{classifier}_{path}"
