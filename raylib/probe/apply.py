@@ -16,9 +16,9 @@ from raylib.errors import UserError
 from raylib.evaluate.progress import Reporter
 from raylib.probe.config import ProbeConfig
 from raylib.probe.labels import read_labels
-from raylib.probe.metrics import score
+from raylib.probe.metrics import THRESHOLD, score_rows
 from raylib.probe.results import Scores
-from raylib.probe.train import load_probe
+from raylib.probe.train import LoadedProbe, load_probe
 from raylib.store.hidden_states import HiddenStates, open_states
 from raylib.store.representations import Representation
 
@@ -26,7 +26,6 @@ PROBE_FILE = "probe_model.pt"
 SCORES_FILE = "scores.csv"
 METRICS_FILE = "metrics.json"
 RESULTS_FILE = "results.json"
-_THRESHOLD = 0.5
 
 
 @dataclass
@@ -45,24 +44,20 @@ def apply_probe(config: ProbeConfig, reporter: Reporter) -> Applied:
     Raises UserError where there is no probe, or where it was trained on states of another kind.
     """
     assert config.apply is not None
-    checkpoint = read_checkpoint(config.apply)
+    checkpoint, path = read_checkpoint(config.apply)
+    probe = load_probe(checkpoint, path)
     states = open_states(config.states)
-    representation = representation_of(checkpoint, config.apply)
+    representation = representation_of(probe, checkpoint, path)
     if representation not in states.representations:
         have = ", ".join(one.path for one in states.representations)
-        raise UserError(f"{config.apply} reads {representation.path}; {config.states} has {have}")
-    _check_model(checkpoint, states, config.apply, reporter)
+        raise UserError(f"{path} reads {representation.path}; {config.states} has {have}")
+    _check_model(probe, states, reporter)
     matrix = states.matrix(representation)
-    if matrix.shape[1] != checkpoint["input_dim"]:
-        raise UserError(
-            f"{config.apply} was trained on {checkpoint['input_dim']} dimensions; {representation.path} in "
-            f"{config.states} has {matrix.shape[1]}. Give the states of the model it was trained for"
-        )
     bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
     if len(bad):
         names = ", ".join(states.question_ids[i] for i in bad[:5])
         raise UserError(f"{len(bad)} rows of {representation.path} hold NaN or infinite numbers: {names}")
-    found = Applied(config.output_dir, states.question_ids, load_probe(checkpoint)(matrix))
+    found = Applied(config.output_dir, states.question_ids, probe(matrix))
     labels = dict[str, int]()
     if config.labels is not None:
         read = read_labels(config.labels, config.target)
@@ -79,8 +74,8 @@ def apply_probe(config: ProbeConfig, reporter: Reporter) -> Applied:
     return found
 
 
-def read_checkpoint(folder: str) -> dict[str, Any]:
-    """What probe_model.pt holds, in a folder or as a file. Nothing in it is run. Raises UserError."""
+def read_checkpoint(folder: str) -> tuple[dict[str, Any], str]:
+    """What probe_model.pt holds, in a folder or as a file, and where it is. Nothing in it is run. Raises UserError."""
     import torch
 
     path = folder if folder.endswith(".pt") else storage.join(folder, PROBE_FILE)
@@ -90,47 +85,39 @@ def read_checkpoint(folder: str) -> dict[str, Any]:
         found = torch.load(io.BytesIO(storage.read_bytes(path)), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises anything from EOFError to UnpicklingError
         raise UserError(f"{path} cannot be read: {type(error).__name__}") from error
-    if isinstance(found, dict) and {"input_dim", "config"} <= set(found):
-        return found
-    if not isinstance(found, dict) or not found or not all(isinstance(v, torch.Tensor) for v in found.values()):
-        raise UserError(f"{path} is no probe: expected model_state_dict, config and input_dim")
-    return _bare(found, path)
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is no probe but a {type(found).__name__}")
+    return found, path
 
 
-def _bare(weights: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """Some of HALP's scripts saved the weights alone; what they read is in the results.json beside them."""
-    beside = storage.join(path.rpartition("/")[0] or ".", RESULTS_FILE)
-    if not storage.exists(beside):
-        raise UserError(f"{path} holds weights alone; expected the {RESULTS_FILE} of that probe beside it")
-    told = json.loads(storage.read_text(beside))
-    config = {"EMBEDDING_TYPE": told.get("embedding_type"), "LAYER_NAME": told.get("layer_name")}
-    first = next(tensor for tensor in weights.values() if tensor.ndim == 2)
-    return {"model_state_dict": dict(weights), "config": config, "input_dim": int(first.shape[1])}
-
-
-def representation_of(checkpoint: Mapping[str, Any], folder: str) -> Representation:
-    """What a probe reads. HALP's scripts wrote it into their config. Raises UserError where it does not tell."""
-    told = checkpoint.get("representation")
-    if told is None:
-        config = checkpoint["config"]
-        kind = str(config.get("EMBEDDING_TYPE", "")).removesuffix("_representation")
-        told = f"{kind}/{config['LAYER_NAME']}" if config.get("LAYER_NAME") else kind
+def representation_of(probe: LoadedProbe, checkpoint: Mapping[str, Any], path: str) -> Representation:
+    """What a probe reads. HALP's scripts wrote it into their config, or into the results.json beside weights alone.
+    Raises UserError where nothing tells."""
+    told = probe.representation
+    if not told:
+        config = checkpoint.get("config")
+        if not isinstance(config, Mapping):
+            beside = storage.join(path.rpartition("/")[0] or ".", RESULTS_FILE)
+            config = json.loads(storage.read_text(beside)) if storage.exists(beside) else {}
+        config = {name.lower(): value for name, value in config.items()}
+        kind = str(config.get("embedding_type") or "").removesuffix("_representation")
+        told = f"{kind}/{config['layer_name']}" if config.get("layer_name") else kind
     try:
-        return Representation.parse(str(told))
+        return Representation.parse(told)
     except ValueError as error:
-        raise UserError(f"--apply {folder}: its {PROBE_FILE} does not tell what it reads: {error}") from error
+        raise UserError(f"{path} does not tell what it reads, nor a {RESULTS_FILE} beside it: {error}") from error
 
 
-def _check_model(checkpoint: Mapping[str, Any], states: HiddenStates, folder: str, reporter: Reporter) -> None:
+def _check_model(probe: LoadedProbe, states: HiddenStates, reporter: Reporter) -> None:
     """Raises UserError where both sides say which model they are of, and differ."""
-    trained, given = checkpoint.get("fingerprint"), states.about.get("fingerprint")
+    trained, given = probe.fingerprint, states.about.get("fingerprint")
     if trained and given and trained != given:
         raise UserError(
-            f"{folder} was trained on states of another model, revision or number format (fingerprint {trained[:12]}, "
-            f"these have {given[:12]}). Extract again as for the training, or train a probe on these"
+            f"{probe.path} was trained on states of another model, revision or number format (fingerprint "
+            f"{trained[:12]}, these have {given[:12]}). Extract again as for the training, or train a probe on these"
         )
     if not (trained and given):
-        reporter.warn(f"{folder} or the states do not tell which model they are of: nothing could be compared")
+        reporter.warn(f"{probe.path} or the states do not tell which model they are of: nothing could be compared")
 
 
 def _metrics(found: Applied, labels: Mapping[str, int], states: HiddenStates, config: ProbeConfig) -> Scores:
@@ -139,9 +126,8 @@ def _metrics(found: Applied, labels: Mapping[str, int], states: HiddenStates, co
     if not rows:
         raise UserError(f"none of the {len(found.question_ids)} rows has a label in {config.labels}")
     y = np.array([labels[found.question_ids[i]] for i in rows], dtype=np.int8)
-    images = states.texts("image_id") if "image_id" in states.text_names else None
-    groups = None if images is None else [images[i] for i in rows]
-    return score(y, found.scores[rows], groups=groups, resamples=config.resamples, seed=config.seed)
+    images = states.texts("image_id") if "image_id" in states.text_names else states.question_ids
+    return score_rows(y, found.scores[rows], [images[i] for i in rows], config.resamples, config.seed)
 
 
 def _write(found: Applied, labels: Mapping[str, int]) -> None:
@@ -150,7 +136,7 @@ def _write(found: Applied, labels: Mapping[str, int]) -> None:
     writer.writerow(["question_id", "score", "predicted", *(["label"] if labels else [])])
     for name, value in zip(found.question_ids, found.scores.tolist(), strict=True):
         label = [labels.get(name, "")] if labels else []
-        writer.writerow([name, f"{value:.6f}", int(value > _THRESHOLD), *label])
+        writer.writerow([name, f"{value:.6f}", int(value > THRESHOLD), *label])
     storage.write_text(storage.join(found.folder, SCORES_FILE), text.getvalue())
     metrics = storage.join(found.folder, METRICS_FILE)
     if found.metrics is None:

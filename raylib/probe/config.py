@@ -121,6 +121,10 @@ class ProbeConfig:
         if not self.labels and not self.apply:
             raise UserError("no labels were given; add --labels FILE, or score rows with --apply PROBE")
 
+    def columns(self) -> dict[str, str | None]:
+        """What is known by a name of our own in the labels, where it has another there."""
+        return {"image_id": self.image_column, "category": self.category_column, "source": self.source_column}
+
     def wanted_layers(self) -> set[int] | None:
         """None for all. Raises UserError for what are no layers."""
         if self.layers.strip() == "all":

@@ -18,11 +18,11 @@ from raylib.probe.data import ProbeData, join
 from raylib.probe.labels import read_labels
 from raylib.probe.outputs import read_probe, write_probe
 from raylib.probe.place import Common, Place, ProbeTask
+from raylib.probe.recipe import PUBLISHED, Recipe
 from raylib.probe.report import REPORT, write_report
 from raylib.probe.results import ProbeResult
-from raylib.probe.splits import split_rows
+from raylib.probe.splits import VALIDATION_SIZE, split_rows
 from raylib.probe.tables import write_tables
-from raylib.probe.train import Recipe
 from raylib.store.hidden_states import HiddenStates, open_states
 from raylib.store.manifests import MANIFEST, versions, write_manifest
 from raylib.store.representations import Representation
@@ -57,16 +57,9 @@ class ProbeJob:
         assert config.labels is not None
         states = open_states(config.states)
         chosen = config.chosen(states.representations)
-        labels = read_labels(config.labels, config.target)
-        data = join(
-            states,
-            labels,
-            image_column=config.image_column,
-            category_column=config.category_column,
-            source_column=config.source_column,
-        )
+        data = join(states, read_labels(config.labels, config.target, config.columns()))
         for reason, n in data.dropped.items():
-            self.reporter.warn(f"{n} {reason}")
+            self.reporter.warn(f"{n} rows {reason}")
         if config.label_shuffle:
             data = replace(data, y=np.random.default_rng(config.seed).permutation(data.y))
         common = self._common(states, data)
@@ -78,7 +71,7 @@ class ProbeJob:
 
     def _common(self, states: HiddenStates, data: ProbeData) -> Common:
         config = self.config
-        recipe = Recipe.published() if config.recipe == "published" else Recipe()
+        recipe = PUBLISHED if config.recipe == "published" else Recipe()
         recipe = replace(
             recipe,
             epochs=config.epochs,
@@ -87,20 +80,20 @@ class ProbeJob:
             seed=config.seed,
             resamples=config.resamples,
         )
-        validation = None if config.recipe == "published" else 0.1
+        validation = None if config.recipe == "published" else VALIDATION_SIZE
         order = published_order(states, data) if config.split == "random" else np.arange(len(data.y))
-        sources = data.columns.get("source")
         split = split_rows(
             config.split,
             data.y[order],
             [data.images[i] for i in order],
-            None if sources is None else [sources[i] for i in order],
+            None if data.sources is None else [data.sources[i] for i in order],
             config.seed,
             validation_size=validation,
         )
         split = replace(split, train=order[split.train], validation=order[split.validation], test=order[split.test])
         name = str(states.about.get("model_name") or "unknown model")
-        return Common(data, split, split.facts(data), recipe, name, config.target)
+        facts = split.facts(data.images, data.sources)
+        return Common(data, split, facts, recipe, name, config.target, str(states.about.get("fingerprint") or ""))
 
     def _say(self, common: Common) -> None:
         facts, positives = common.facts, int(common.data.y.sum())
@@ -141,7 +134,6 @@ class ProbeJob:
 
         with self.reporter.stage("train probes", len(missing)) as progress:
             for task, result, checkpoint in self.place.train(missing, common, matrix) if missing else ():
-                checkpoint["fingerprint"] = states.about.get("fingerprint")
                 write_probe(config.output_dir, result, checkpoint, digests[task.representation])
                 done[task] = result
                 progress(1)
