@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from raylib.errors import UserError
+from raylib.errors import ModelError, UserError
 from raylib.models.protocol import ModelSpec
 
 _AUTO_CLASSES = ("AutoModelForMultimodalLM", "AutoModelForImageTextToText", "AutoModelForCausalLM", "AutoModel")
@@ -49,17 +49,27 @@ def _untrusted(spec: ModelSpec, model_type: str | None = None) -> UserError:
 
 def auto_class(spec: ModelSpec, config: Any, cache_dir: str | None = None) -> Any:
     """The class of transformers by which the model is loaded: what its own code says, where that is run, else the one
-    that has all vision-language models. Mends the classes of its own code first."""
+    that has all vision-language models. Mends the classes of its own code first.
+
+    Raises UserError where only untrusted code has a class for it, ModelError where nothing has.
+    """
     import transformers
 
-    own = (getattr(config, "auto_map", None) or {}) if spec.trust_remote_code else {}
-    name = next((name for name in _AUTO_CLASSES if name in own), None)
-    if name is None:
-        return transformers.AutoModelForMultimodalLM
-    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+    offered = getattr(config, "auto_map", None) or {}
+    name = next((name for name in _AUTO_CLASSES if name in offered), None)
+    if name is not None and spec.trust_remote_code:
+        from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-    mend(get_class_from_dynamic_module(own[name], spec.name, revision=spec.revision, cache_dir=cache_dir))
-    return getattr(transformers, name)
+        mend(get_class_from_dynamic_module(offered[name], spec.name, revision=spec.revision, cache_dir=cache_dir))
+        return getattr(transformers, name)
+    if type(config) not in transformers.MODEL_FOR_MULTIMODAL_LM_MAPPING:
+        if name is not None:
+            raise _untrusted(spec, config.model_type)
+        raise ModelError(
+            f"{spec.name} ({config.model_type}): no model of this kind reads images and text; looked in transformers' "
+            "AutoModelForMultimodalLM. Is it a vision-language model?"
+        )
+    return transformers.AutoModelForMultimodalLM
 
 
 def mend(model_class: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from raylib.models.untrained import build_tokenizer, seeded
 
-from .common import draw, ids
+from .common import TEXT, draw, ids
 
 OWN_CODE = Path(__file__).parent / "own_code"
 
@@ -66,7 +66,7 @@ def build_molmo(folder: Path, seed: int = 31) -> Path:
 
 
 def build_llava_qwen2(folder: Path, seed: int = 32) -> Path:
-    """FastVLM: images of 128 pixels, 2 × 2 tokens; eight decoder blocks."""
+    """FastVLM: images of 128 pixels, 2 × 2 tokens."""
     tokenizer = build_tokenizer(
         {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}, extra_tokens=["<|im_start|>"], max_length=1024
     )
@@ -80,12 +80,14 @@ def build_llava_qwen2(folder: Path, seed: int = 32) -> Path:
             "AutoConfig": "llava_qwen.LlavaConfig",
             "AutoModelForCausalLM": "llava_qwen.LlavaQwen2ForCausalLM",
         },
-        **{"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 8, "max_position_embeddings": 2048},
-        **{"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": len(tokenizer)},
-        **{"mm_vision_tower": "mobileclip_l_128", "mm_hidden_size": 24, "tie_word_embeddings": False},
-        **{"tokenizer_model_max_length": 1024, "tokenizer_padding_side": "right"},
+        "vocab_size": len(tokenizer),
+        "mm_vision_tower": "mobileclip_l_128",
+        "mm_hidden_size": 24,
+        "tokenizer_model_max_length": 1024,
+        "tokenizer_padding_side": "right",
         **ids(tokenizer, "bos", "eos", "pad"),
     }
+    config |= TEXT | {"max_position_embeddings": 2048, "tie_word_embeddings": False}
     return _save(folder, "llava_qwen.LlavaQwen2ForCausalLM", config, seed)
 
 

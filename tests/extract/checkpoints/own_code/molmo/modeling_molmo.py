@@ -2,7 +2,7 @@
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn.functional import scaled_dot_product_attention, silu
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast, ModelOutput
 
@@ -75,9 +75,9 @@ class MolmoBlock(nn.Module):
         q, k = turned(q, position_ids), turned(k, position_ids)
         if layer_past is not None:
             k, v = torch.cat([layer_past[0], k], dim=2), torch.cat([layer_past[1], v], dim=2)
-        att = F.scaled_dot_product_attention(q, k, v, attn_mask=attention_bias[:, :, -q.shape[2] :])
+        att = scaled_dot_product_attention(q, k, v, attn_mask=attention_bias[:, :, -q.shape[2] :])
         x = x + self.attn_out(att.transpose(1, 2).flatten(2))
-        x = x + self.ff_out(F.silu(self.ff_proj(self.ff_norm(x))))
+        x = x + self.ff_out(silu(self.ff_proj(self.ff_norm(x))))
         return x, (k, v) if use_cache else None
 
 
@@ -135,7 +135,7 @@ class Molmo(nn.Module):
 class MolmoForCausalLM(PreTrainedModel):
     config_class = MolmoConfig
     base_model_prefix = "model"
-    _no_split_modules = ["MolmoBlock"]
+    _no_split_modules = ("MolmoBlock",)
 
     def __init__(self, config):
         super().__init__(config)

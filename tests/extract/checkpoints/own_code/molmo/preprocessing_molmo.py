@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from PIL import Image
 from transformers.processing_utils import ProcessorMixin
 
 PATCH, SIDE = 7, 4  # pixels of a patch, patches of a crop, each way; one token for two by two patches
