@@ -19,8 +19,8 @@ TOLERANCE = 1e-4
 """Of states that reach 30: rounding differs with the shapes of a batch, and with where its padding is."""
 
 
-def spec_of(name, folder):
-    return ModelSpec(str(folder), trust_remote_code=name in BUILDERS_REMOTE)
+def spec_of(name, folder, **options):
+    return ModelSpec(str(folder), trust_remote_code=name in BUILDERS_REMOTE, **options)
 
 
 def expected_states(row: ReferenceRow, layer: int) -> dict[str, np.ndarray]:
@@ -90,11 +90,11 @@ def test_the_query_token_of_different_questions_differs(checkpoint):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("name", ALL_BUILDERS)
 def test_a_gpu_gives_the_states_of_the_cpu(name, dtype, checkpoint):
     """In bfloat16 by direction: its numbers have 8 bits."""
-    on_gpu = Extractor(ModelSpec(str(checkpoint(name)), dtype=dtype, device="cuda"), "0,-1")
-    on_cpu = Extractor(ModelSpec(str(checkpoint(name)), device="cpu"), "0,-1")
+    on_gpu = Extractor(spec_of(name, checkpoint(name), dtype=dtype, device="cuda"), "0,-1")
+    on_cpu = Extractor(spec_of(name, checkpoint(name), device="cpu"), "0,-1")
     prepared = [on_cpu.prepare(row.question, row.image) for row in rows()]
     found, wanted = on_gpu.forward(prepared).values, on_cpu.forward(prepared).values
     for key, states in wanted.items():

@@ -13,10 +13,9 @@ def turned(x, positions):
     """Rotary embedding. x [rows, heads, tokens, width], positions [rows, tokens]."""
     half = x.shape[-1] // 2
     angles = positions[:, None, :, None] / 100 ** (torch.arange(half, device=x.device) / half)
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     first, second = x[..., :half], x[..., half:]
-    return torch.cat(
-        [first * angles.cos() - second * angles.sin(), second * angles.cos() + first * angles.sin()], dim=-1
-    )
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
 class VisionTransformer(nn.Module):
