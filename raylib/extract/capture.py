@@ -55,13 +55,14 @@ class Positions:
 class Capture:
     """States of one batch, on the model's device: `take` runs the forward and gives what was kept of it.
 
-    maps: the tower gives [images, width, rows, columns].
+    maps: the tower gives [images, width, rows, columns]. all_layers: it gives the states of all its layers.
     """
 
     anatomy: Anatomy
     layers: Sequence[int]
     model: str
     maps: bool = False
+    all_layers: bool = False
     _kept: dict[Representation, torch.Tensor] = field(default_factory=dict)
     _tower: list[tuple[Any, Any]] = field(default_factory=list)
 
@@ -84,7 +85,7 @@ class Capture:
 
     def _keep_tower(self, module: Any, inputs: Any, options: dict[str, Any], output: Any) -> None:
         del module, inputs
-        hidden = _hidden(output)
+        hidden = _hidden(output[-1] if self.all_layers else output)
         if self.maps:
             hidden = hidden.flatten(2).transpose(1, 2)
         self._tower.append((hidden, options.get("patch_attention_mask")))

@@ -20,6 +20,10 @@ _PER_TOKEN = frozenset(
 )
 """Tensors [1, tokens, …] of a row. All others are of its image."""
 
+_FILLS = {"image_attention_mask": 1, "images": -1, "image_masks": -1, "image_input_idx": -1}
+"""What stands in tiles that are not there, where it is not zero. Phi-4 has attention to them: without any, its tower
+would divide by zero. Molmo knows them by -1."""
+
 
 @dataclass(frozen=True)
 class PreparedRow:
@@ -35,6 +39,8 @@ class PreparedRow:
     @property
     def tiles(self) -> int:
         """Images that go through the vision tower: parts of the row's image, and the whole."""
+        if "image_input_idx" in self.tensors:  # Molmo's crops are lists of patches
+            return self.tensors["image_input_idx"].shape[1]
         if "aspect_ratio_mask" in self.tensors:  # Llama 3.2 pads to a fixed number of tiles by itself
             return int(self.tensors["aspect_ratio_mask"].sum())
         pixels = next((array for name, array in self.tensors.items() if "pixel_values" in name), None)
@@ -49,14 +55,14 @@ class PreparedRow:
 
 def collate(rows: Sequence[PreparedRow], pad_token: int, side: Side) -> Tensors:
     """One batch of `rows`: tensors per token are padded at `side` to the longest row, those of images are put one after
-    the other, with zeros where one is larger than another."""
+    the other, with zeros (or as _FILLS says) where one is larger than another."""
     longest = max(row.tokens for row in rows)
     batch = {}
     for name in rows[0].tensors:
         arrays = [row.tensors[name] for row in rows]
         if name in _PER_TOKEN:
             arrays = [_pad_tokens(array, longest, pad_token if name == "input_ids" else 0, side) for array in arrays]
-        batch[name] = np.concatenate(_same_shape(arrays, 1 if name == "image_attention_mask" else 0))
+        batch[name] = np.concatenate(_same_shape(arrays, _FILLS.get(name, 0)))
     return batch
 
 
@@ -68,8 +74,7 @@ def _pad_tokens(array: np.ndarray, longest: int, value: int, side: Side) -> np.n
 
 
 def _same_shape(arrays: list[np.ndarray], fill: int) -> list[np.ndarray]:
-    """`fill` added at the end of every axis but the first. (Phi-4 has attention to tiles that are not there: without
-    any, its tower would divide by zero.)"""
+    """`fill` added at the end of every axis but the first."""
     most = np.max([array.shape[1:] for array in arrays], axis=0, initial=0) if arrays[0].ndim > 1 else ()
     if all(array.shape[1:] == tuple(most) for array in arrays):
         return arrays
