@@ -13,7 +13,8 @@ class Architecture:
 
     tower, layers: dotted paths of modules, from the whole model. image_token: dotted path in the config. prompt: the
     text, with {image} and {question}, where the checkpoint's own template cannot be used. maps: the tower gives maps
-    [images, width, rows, columns]. adapter: a folder in the checkpoint with the LoRA that its images need.
+    [images, width, rows, columns]. adapter: a folder in the checkpoint with the LoRA that its images need. uncausal:
+    the tower's attention is marked causal and must not be.
     """
 
     tower: str | None = None
@@ -22,6 +23,7 @@ class Architecture:
     prompt: str | None = None
     maps: bool = False
     adapter: str | None = None
+    uncausal: bool = False
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
@@ -31,8 +33,10 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         image_token="vision_config.image_token_id",
         prompt="<|user|>{image}{question}<|end|><|assistant|>",  # its processor drops the template
         adapter="vision-lora",
+        uncausal=True,
     ),
     "fast_vlm": Architecture(maps=True),
+    "got_ocr2": Architecture(maps=True),
 }
 
 _FILE_NAMES: Mapping[str, str] = {

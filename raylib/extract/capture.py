@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -16,6 +17,10 @@ from raylib.store.representations import Representation
 
 if TYPE_CHECKING:
     import torch
+
+
+_MASKS = ("patch_attention_mask", "pixel_attention_mask", "attention_mask")
+"""What towers are told of patches that are padding."""
 
 
 class _LastLayerReachedError(Exception):
@@ -84,15 +89,27 @@ class Capture:
 
     def _keep_tower(self, module: Any, inputs: Any, options: dict[str, Any], output: Any) -> None:
         del module, inputs
+        if isinstance(output, tuple | list) and len({getattr(part, "shape", None) for part in output}) < len(output):
+            raise ModelError(
+                f"{self.model}: its vision tower gave a {type(output).__name__} of {len(output)}, some of the same "
+                "shape; which are its last states is not known"
+            )
         hidden = _hidden(output)
         if self.maps:
             hidden = hidden.flatten(2).transpose(1, 2)
-        self._tower.append((hidden, options.get("patch_attention_mask")))
+        given = (options.get(name) for name in _MASKS)
+        self._tower.append((hidden, next((mask for mask in given if mask is not None), None)))
 
     def _keep_layer(self, layer: int, at: Positions, stop: bool) -> Callable[..., None]:
         def keep(module: Any, inputs: Any, output: Any) -> None:
             del module, inputs
-            for kind, states in _reduced(_hidden(output), at).items():
+            hidden = _hidden(output)
+            if hidden.shape[:-1] != at.image.shape:
+                raise ModelError(
+                    f"{self.model}: decoder block {layer} gave {list(hidden.shape)}, expected a state for each of "
+                    f"{list(at.image.shape)} tokens of the batch; its decoder reads something else than the prompt"
+                )
+            for kind, states in _reduced(hidden, at).items():
                 self._kept[Representation(kind, layer)] = states
             if stop:
                 raise _LastLayerReachedError
@@ -149,15 +166,14 @@ def tower_means(hidden: torch.Tensor, mask: torch.Tensor | None, rows: Sequence[
     import torch
 
     hidden = hidden.float()
-    patches = [row.patches for row in rows]
-    if hidden.ndim == 3 and hidden.shape[0] == 1 and patches[0] is not None:
+    tiles = [row.tiles for row in rows]
+    if hidden.ndim == 3 and hidden.shape[0] == 1 and sum(tiles) > 1 and mask is None:
         hidden = hidden[0]
     if hidden.ndim == 2:
-        lengths = [n or 0 for n in patches]
-        if sum(lengths) != len(hidden):
-            return None
-        return torch.stack([part.mean(dim=0) for part in hidden.split(lengths)])
-    tiles = [row.tiles for row in rows]
+        lengths = _lengths(len(hidden), rows) if mask is None else None
+        return None if lengths is None else torch.stack([part.mean(dim=0) for part in hidden.split(lengths)])
+    if hidden.ndim not in (3, 5):  # with four axes, which of them is the width?
+        return None
     padded_to = max(tiles) if hidden.ndim == 3 else hidden[0].flatten(0, -3).shape[0]
     hidden = hidden.flatten(0, -3)
     real = torch.ones(hidden.shape[:2], device=hidden.device) if mask is None else mask.flatten(1).float()
@@ -172,3 +188,17 @@ def tower_means(hidden: torch.Tensor, mask: torch.Tensor | None, rows: Sequence[
     counts = real.sum(dim=1)
     parts = [slice(int(start), int(start) + n) for start, n in zip(starts, tiles, strict=True)]
     return torch.stack([sums[part].sum(dim=0) / counts[part].sum() for part in parts])
+
+
+def _lengths(total: int, rows: Sequence[PreparedRow]) -> list[int] | None:
+    """How many of `total` states, of all rows one after the other, are each row's: as many as it has patches, or a
+    part of them where the tower has merged squares of them; without a grid, a square of them for each image token."""
+    patches = [row.patches for row in rows]
+    if None not in patches:
+        known = [n or 0 for n in patches]
+        merged = sum(known) // total
+        fits = merged * total == sum(known) and all(n % merged == 0 for n in known)
+        return [n // merged for n in known] if fits else None
+    tokens = [len(row.span.image) for row in rows]
+    merged, left = divmod(total, sum(tokens))
+    return [n * merged for n in tokens] if not left and math.isqrt(merged) ** 2 == merged else None

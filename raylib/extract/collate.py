@@ -15,12 +15,6 @@ from raylib.types import Tensors
 
 Side = Literal["left", "right"]
 
-_PER_TOKEN = frozenset(
-    {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask", "position_ids"}
-)
-"""Tensors [1, tokens, …] of a row. All others are of its image."""
-
-
 @dataclass(frozen=True)
 class PreparedRow:
     """A row as its processor gave it, alone. tensors: with a leading axis of 1 where they are per token."""
@@ -38,7 +32,9 @@ class PreparedRow:
         if "aspect_ratio_mask" in self.tensors:  # Llama 3.2 pads to a fixed number of tiles by itself
             return int(self.tensors["aspect_ratio_mask"].sum())
         pixels = next((array for name, array in self.tensors.items() if "pixel_values" in name), None)
-        return 1 if pixels is None or pixels.ndim < 4 else math.prod(pixels.shape[:-3])
+        if pixels is None or pixels.ndim < 3:
+            return 1
+        return len(pixels) if pixels.ndim == 3 else math.prod(pixels.shape[:-3])  # of three axes: patches are flat
 
     @property
     def patches(self) -> int | None:
@@ -49,12 +45,16 @@ class PreparedRow:
 
 def collate(rows: Sequence[PreparedRow], pad_token: int, side: Side) -> Tensors:
     """One batch of `rows`: tensors per token are padded at `side` to the longest row, those of images are put one after
-    the other, with zeros where one is larger than another."""
+    the other, with zeros where one is larger than another.
+
+    Per token is what has an entry for each token in every row: [1, tokens, …]. Where all rows are equally long, nothing
+    has to be known.
+    """
     longest = max(row.tokens for row in rows)
     batch = {}
     for name in rows[0].tensors:
         arrays = [row.tensors[name] for row in rows]
-        if name in _PER_TOKEN:
+        if all(array.shape[:2] == (1, row.tokens) for array, row in zip(arrays, rows, strict=True)):
             arrays = [_pad_tokens(array, longest, pad_token if name == "input_ids" else 0, side) for array in arrays]
         batch[name] = np.concatenate(_same_shape(arrays, 1 if name == "image_attention_mask" else 0))
     return batch
