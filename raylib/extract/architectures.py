@@ -36,7 +36,13 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         uncausal=True,
     ),
     "fast_vlm": Architecture(maps=True),
-    "got_ocr2": Architecture(maps=True),
+    "got_ocr2": Architecture(
+        prompt="<|im_start|>system\nYou should follow the instructions carefully and explain your answers in detail."
+        "<|im_end|><|im_start|>user\n<img>{image}</img>\n{question}<|im_end|><|im_start|>assistant\n",
+        maps=True,
+    ),
+    "blip-2": Architecture(prompt="{question}"),  # their processors write the image's tokens before the text
+    "instructblip": Architecture(prompt="{question}"),
 }
 
 _FILE_NAMES: Mapping[str, str] = {

@@ -191,14 +191,24 @@ def tower_means(hidden: torch.Tensor, mask: torch.Tensor | None, rows: Sequence[
 
 
 def _lengths(total: int, rows: Sequence[PreparedRow]) -> list[int] | None:
-    """How many of `total` states, of all rows one after the other, are each row's: as many as it has patches, or a
-    part of them where the tower has merged squares of them; without a grid, a square of them for each image token."""
-    patches = [row.patches for row in rows]
+    """How many of `total` states, of all rows one after the other, are each row's.
+
+    By its grid of patches, of which the tower may have merged squares; else by its image's area, which is whole
+    patches; else as many, or as many squares, for each image token. None where none of these fits to the last state.
+    """
+    patches, areas = [row.patches for row in rows], [row.area for row in rows]
+    for sizes in (patches, areas):
+        if None not in sizes:
+            known = [n or 0 for n in sizes]
+            unit = sum(known) // total
+            if unit and all(n % unit == 0 for n in known) and sum(known) == unit * total and _is_square(unit):
+                return [n // unit for n in known]
     if None not in patches:
-        known = [n or 0 for n in patches]
-        merged = sum(known) // total
-        fits = merged * total == sum(known) and all(n % merged == 0 for n in known)
-        return [n // merged for n in known] if fits else None
+        return None
     tokens = [len(row.span.image) for row in rows]
-    merged, left = divmod(total, sum(tokens))
-    return [n * merged for n in tokens] if not left and math.isqrt(merged) ** 2 == merged else None
+    unit, left = divmod(total, sum(tokens))
+    return [n * unit for n in tokens] if not left and _is_square(unit) else None
+
+
+def _is_square(number: int) -> bool:
+    return math.isqrt(number) ** 2 == number

@@ -15,6 +15,13 @@ from raylib.types import Tensors
 
 Side = Literal["left", "right"]
 
+_PATCH_NUMBERS = "image_token_pooling"
+"""Molmo 2's patches of each image token, by their number."""
+
+_FILL = {"image_attention_mask": 1, _PATCH_NUMBERS: -1}
+"""What fills up tensors of images, where not 0. Phi-4 has attention to tiles that are not there: without any, its tower
+would divide by zero."""
+
 @dataclass(frozen=True)
 class PreparedRow:
     """A row as its processor gave it, alone. tensors: with a leading axis of 1 where they are per token."""
@@ -42,6 +49,12 @@ class PreparedRow:
         grid = self.tensors.get("image_grid_thw")
         return None if grid is None else int(grid.prod(axis=1).sum())
 
+    @property
+    def area(self) -> int | None:
+        """Pixels of the row's image, where its processor tells; None for others."""
+        sizes = self.tensors.get("image_sizes")
+        return None if sizes is None else int(sizes.prod(axis=1).sum())
+
 
 def collate(rows: Sequence[PreparedRow], pad_token: int, side: Side) -> Tensors:
     """One batch of `rows`: tensors per token are padded at `side` to the longest row, those of images are put one after
@@ -56,8 +69,16 @@ def collate(rows: Sequence[PreparedRow], pad_token: int, side: Side) -> Tensors:
         arrays = [row.tensors[name] for row in rows]
         if all(array.shape[:2] == (1, row.tokens) for array, row in zip(arrays, rows, strict=True)):
             arrays = [_pad_tokens(array, longest, pad_token if name == "input_ids" else 0, side) for array in arrays]
-        batch[name] = np.concatenate(_same_shape(arrays, 1 if name == "image_attention_mask" else 0))
+        if name == _PATCH_NUMBERS:
+            arrays = _counted_on(arrays, [math.prod(row.tensors["pixel_values"].shape[:2]) for row in rows])
+        batch[name] = np.concatenate(_same_shape(arrays, _FILL.get(name, 0)))
     return batch
+
+
+def _counted_on(arrays: list[np.ndarray], patches: list[int]) -> list[np.ndarray]:
+    """Numbers of patches, counted from a row's first, as of the batch's first; those below 0 are none."""
+    before = np.cumsum([0, *patches[:-1]])
+    return [np.where(array < 0, array, array + first) for array, first in zip(arrays, before, strict=True)]
 
 
 def _pad_tokens(array: np.ndarray, longest: int, value: int, side: Side) -> np.ndarray:
@@ -68,8 +89,7 @@ def _pad_tokens(array: np.ndarray, longest: int, value: int, side: Side) -> np.n
 
 
 def _same_shape(arrays: list[np.ndarray], fill: int) -> list[np.ndarray]:
-    """`fill` added at the end of every axis but the first. (Phi-4 has attention to tiles that are not there: without
-    any, its tower would divide by zero.)"""
+    """`fill` added at the end of every axis but the first."""
     most = np.max([array.shape[1:] for array in arrays], axis=0, initial=0) if arrays[0].ndim > 1 else ()
     if all(array.shape[1:] == tuple(most) for array in arrays):
         return arrays
