@@ -45,6 +45,48 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "instructblip": Architecture(prompt="{question}"),
 }
 
+PROVEN = frozenset(
+    (
+        "aria",
+        "aya_vision",
+        "blip-2",
+        "cohere2_vision",
+        "deepseek_vl",
+        "fast_vlm",
+        "gemma3",
+        "gemma4",
+        "glm46v",
+        "glm4v",
+        "got_ocr2",
+        "idefics2",
+        "idefics3",
+        "instructblip",
+        "internvl",
+        "lfm2_vl",
+        "lighton_ocr",
+        "llama4",
+        "llava",
+        "llava_next",
+        "llava_onevision",
+        "mistral3",
+        "mllama",
+        "molmo2",
+        "ovis2",
+        "paddleocr_vl",
+        "paligemma",
+        "phi4_multimodal",
+        "qwen2_5_vl",
+        "qwen2_vl",
+        "qwen3_5",
+        "qwen3_vl",
+        "qwen3_vl_moe",
+        "smolvlm",
+        "video_llama_3",
+        "vipllava",
+    )
+)
+"""Those whose states are held against transformers' own, row by row, by tests of raylib."""
+
 _FILE_NAMES: Mapping[str, str] = {
     "google/gemma-3-12b-it": "gemma3_12b",
     "qwen/qwen2.5-vl-7b-instruct": "qwen25vl_7b",

@@ -22,6 +22,7 @@ _FILL = {"image_attention_mask": 1, _PATCH_NUMBERS: -1}
 """What fills up tensors of images, where not 0. Phi-4 has attention to tiles that are not there: without any, its tower
 would divide by zero."""
 
+
 @dataclass(frozen=True)
 class PreparedRow:
     """A row as its processor gave it, alone. tensors: with a leading axis of 1 where they are per token."""

@@ -15,8 +15,9 @@ import numpy as np
 
 from raylib.errors import UserError
 from raylib.evaluate.contents import BadContentError
+from raylib.extract.alone import FirstBatch
 from raylib.extract.anatomy import Anatomy, context_length, decoder_depth, dissect, image_token
-from raylib.extract.architectures import architecture
+from raylib.extract.architectures import PROVEN, architecture
 from raylib.extract.capture import Capture, Positions
 from raylib.extract.collate import PreparedRow, Side, collate
 from raylib.extract.config import Boundary, ExtractConfig
@@ -262,6 +263,17 @@ class Extractor:
 
         side: where padding goes. Tokens see none of it, so that both sides give the same. Raises ModelError.
         """
+        values = self._values(rows, side)
+        self._first_batch.check(values, rows, lambda alone: self._values(alone, side))
+        answers = self.answer(rows) if self.max_new_tokens is not None else [""] * len(rows)
+        return States(values, answers)
+
+    @cached_property
+    def _first_batch(self) -> FirstBatch:
+        kind = self.config.model_type
+        return FirstBatch(f"{self.spec.name} ({kind})", self.dtype, kind in PROVEN)
+
+    def _values(self, rows: Sequence[PreparedRow], side: Side) -> Mapping[Representation, np.ndarray]:
         import torch
 
         anatomy = self.anatomy
@@ -270,9 +282,7 @@ class Extractor:
         at = Positions.of(rows, side, self.device)
         with torch.inference_mode():
             capture = Capture(anatomy, self.layers, self.spec.name, architecture(self.config.model_type).maps)
-            values = capture.take(lambda: anatomy.body(**inputs, use_cache=False), rows, at)
-        answers = self.answer(rows) if self.max_new_tokens is not None else [""] * len(rows)
-        return States(values, answers)
+            return capture.take(lambda: anatomy.body(**inputs, use_cache=False), rows, at)
 
     def answer(self, rows: Sequence[PreparedRow]) -> list[str]:
         """Greedy answers, without special tokens and blanks at the ends."""

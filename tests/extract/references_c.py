@@ -91,8 +91,8 @@ def _inputs(processor: Any, image: Image.Image, question: str) -> Any:
     picture = image.convert("RGB")
     if getattr(processor, "img_pad_token", None):
         text = (
-            "<|im_start|>system\nYou should follow the instructions carefully and explain your answers in detail.<|im_end|>"
-            f"<|im_start|>user\n<img><imgpad></img>\n{question}<|im_end|><|im_start|>assistant\n"
+            "<|im_start|>system\nYou should follow the instructions carefully and explain your answers in detail."
+            f"<|im_end|><|im_start|>user\n<img><imgpad></img>\n{question}<|im_end|><|im_start|>assistant\n"
         )
         return processor(images=picture, text=text, return_tensors="pt")
     if processor.chat_template is None:

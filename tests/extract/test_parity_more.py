@@ -1,4 +1,4 @@
-"""Classes that extract has no line of code for: the same states as by the plain procedure, or an error that says why."""
+"""Classes that extract has no code for: the same states as by the plain procedure, or an error that says why."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 
 from raylib.errors import ModelError
+from raylib.extract import collate
+from raylib.extract import extractor as extractor_module
 from raylib.extract.anatomy import dissect, image_token
+from raylib.extract.architectures import PROVEN
 from raylib.extract.extractor import Extractor
 from raylib.models.protocol import ModelSpec
 
+from .checkpoints import BUILDERS
 from .checkpoints.group_c import BUILDERS_C
 from .made import rows
 from .references_c import reference
@@ -65,6 +69,33 @@ def test_a_config_without_an_image_token_is_refused(model):
         image_token(config, None, "some-model")
 
 
+def test_a_class_that_no_test_has_proven_is_checked_with_its_first_batch(monkeypatch, tmp_path):
+    """Molmo 2, as if nothing were known of how it numbers patches."""
+    folder = str(BUILDERS_C["molmo2"](tmp_path))
+    monkeypatch.setattr(collate, "_PATCH_NUMBERS", "")
+    monkeypatch.setattr(extractor_module, "PROVEN", frozenset())
+    extractor = Extractor(ModelSpec(folder), "-1")
+    prepared = [extractor.prepare(row.question, row.image) for row in rows()[:3]]
+    with pytest.raises(ModelError, match=r"row 3 of a batch has another .* than alone.*--batch-size 1"):
+        extractor.forward(prepared)
+    for row in prepared:
+        extractor.forward([row])
+    monkeypatch.undo()
+    monkeypatch.setattr(extractor_module, "PROVEN", frozenset())
+    calls = []
+    hook = extractor.anatomy.tower.register_forward_hook(lambda *_: calls.append(1))
+    extractor.forward(prepared)
+    extractor.forward(prepared)
+    hook.remove()
+    assert len(calls) == 3, "two forwards and, once, one of a row alone"
+
+
+def test_what_is_called_proven_is_proven():
+    assert {name.partition("3.5")[0].rstrip("3") if "internvl" in name else name for name in BUILDERS} | set(
+        BUILDERS_C
+    ) == PROVEN
+
+
 def test_a_decoder_is_not_taken_for_a_q_former():
     """Both have twelve blocks."""
     model = on_meta("Blip2ForConditionalGeneration")
@@ -92,4 +123,4 @@ def test_a_row_of_another_layout_than_its_prompt_is_refused(checkpoint):
     with pytest.raises(ModelError, match="expected a state for each of"):
         extractor.forward(prepared)
     hook.remove()
-    assert np.isfinite(extractor.forward(prepared).values.popitem()[1]).all()
+    assert all(np.isfinite(found).all() for found in extractor.forward(prepared).values.values())

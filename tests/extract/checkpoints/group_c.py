@@ -34,7 +34,9 @@ def _tokenizer(named: dict[str, str], extra: Sequence[str] = (), **options: Any)
 
 
 def _text(tokenizer: Any, model_type: str, **others: Any) -> dict[str, Any]:
-    return TEXT | ids(tokenizer, "pad", "eos", "bos") | {"model_type": model_type, "vocab_size": len(tokenizer)} | others
+    return (
+        TEXT | ids(tokenizer, "pad", "eos", "bos") | {"model_type": model_type, "vocab_size": len(tokenizer)} | others
+    )
 
 
 def _id(tokenizer: Any, token: str) -> Any:
@@ -226,8 +228,11 @@ def build_gemma4(folder: Path) -> Path:
         t.Gemma4VideoProcessor(patch_size=4),
         chat_template=TEMPLATE.replace("IMAGE", "<|image|>"),
     )
-    text = {k: v for k, v in _text(tokenizer, "gemma4_text").items()}
-    text |= {"sliding_window": 8, "vocab_size_per_layer_input": len(tokenizer), "hidden_size_per_layer_input": 8}
+    text = _text(tokenizer, "gemma4_text") | {
+        "sliding_window": 8,
+        "vocab_size_per_layer_input": len(tokenizer),
+        "hidden_size_per_layer_input": 8,
+    }
     text |= {"layer_types": ["sliding_attention", "full_attention"] * 3, "num_kv_shared_layers": 2}
     text |= {"use_bidirectional_attention": "vision", "global_head_dim": 16, "num_global_key_value_heads": 1}
     vision = VISION | {"head_dim": 12, "num_key_value_heads": 2, "patch_size": 4, "position_embedding_size": 128}
@@ -375,7 +380,7 @@ def build_lfm2_vl(folder: Path) -> Path:
     named |= {"image_thumbnail_token": "<|img_thumbnail|>"}
     extra = [f"<|img_row_{row}_col_{column}|>" for row in range(1, 5) for column in range(1, 5)]
     tokenizer = _tokenizer(named, extra)
-    sizes = {"tile_size": 32, "min_image_tokens": 2, "max_image_tokens": 6, "encoder_patch_size": 8}
+    sizes: dict[str, Any] = {"tile_size": 32, "min_image_tokens": 2, "max_image_tokens": 6, "encoder_patch_size": 8}
     processor = t.Lfm2VlProcessor(
         t.Lfm2VlImageProcessor(size={"height": 32, "width": 32}, max_tiles=4, **sizes),
         tokenizer,
@@ -430,7 +435,9 @@ def build_paddleocr_vl(folder: Path) -> Path:
     )
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]}
     config = t.PaddleOCRVLConfig(
-        text_config=TEXT | ids(tokenizer, "pad", "eos", "bos") | {"vocab_size": len(tokenizer), "rope_parameters": rope},
+        text_config=TEXT
+        | ids(tokenizer, "pad", "eos", "bos")
+        | {"vocab_size": len(tokenizer), "rope_parameters": rope},
         vision_config=VISION | {"image_size": 56, "patch_size": 14},
         **{f"{name}_id": _id(tokenizer, token) for name, token in named.items()},
     )
