@@ -13,8 +13,9 @@ import numpy as np
 
 from raylib.errors import UserError
 from raylib.evaluate.contents import BadContentError
+from raylib.extract.alone import FirstBatch
 from raylib.extract.anatomy import Anatomy, decoder_depth, dissect
-from raylib.extract.architectures import architecture
+from raylib.extract.architectures import PROVEN, architecture
 from raylib.extract.capture import Capture, Positions
 from raylib.extract.collate import PreparedRow, Side
 from raylib.extract.config import Boundary, ExtractConfig
@@ -182,7 +183,7 @@ class Extractor:
     def anatomy(self) -> Anatomy:
         found = dissect(self.model, self.spec.name)
         module: Any
-        for module in found.tower.modules():
+        for module in found.tower.modules() if architecture(self.config.model_type).uncausal else ():
             # Phi-4's tower is marked causal and is so under sdpa, but only in batches without padding.
             if getattr(module, "is_causal", False):
                 module.is_causal = False
@@ -211,6 +212,17 @@ class Extractor:
 
         side: where padding goes. Tokens see none of it, so that both sides give the same. Raises ModelError.
         """
+        values = self._values(rows, side)
+        self._first_batch.check(values, rows, lambda alone: self._values(alone, side))
+        answers = self.answer(rows) if self.max_new_tokens is not None else [""] * len(rows)
+        return States(values, answers)
+
+    @cached_property
+    def _first_batch(self) -> FirstBatch:
+        kind = self.config.model_type
+        return FirstBatch(f"{self.spec.name} ({kind})", self.dtype, kind in PROVEN)
+
+    def _values(self, rows: Sequence[PreparedRow], side: Side) -> Mapping[Representation, np.ndarray]:
         import torch
 
         anatomy = self.anatomy
@@ -220,9 +232,7 @@ class Extractor:
         with torch.inference_mode():
             known = architecture(self.config.model_type)
             capture = Capture(anatomy, self.layers, self.spec.name, known.maps, known.all_layers)
-            values = capture.take(lambda: self.reader.run(self.model, anatomy, inputs, side), rows, at)
-        answers = self.answer(rows) if self.max_new_tokens is not None else [""] * len(rows)
-        return States(values, answers)
+            return capture.take(lambda: self.reader.run(self.model, anatomy, inputs, side), rows, at)
 
     def answer(self, rows: Sequence[PreparedRow]) -> list[str]:
         """Greedy answers, without special tokens and blanks at the ends."""

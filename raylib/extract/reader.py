@@ -145,4 +145,7 @@ class Reader:
 
 
 def _array(value: Any) -> np.ndarray:
-    return value.numpy() if hasattr(value, "numpy") else np.asarray(value)
+    if not hasattr(value, "numpy"):
+        return np.asarray(value)
+    narrow = value.is_floating_point() and value.dtype.itemsize < 4  # Llama 4's processor gives bfloat16
+    return (value.float() if narrow else value).numpy()
