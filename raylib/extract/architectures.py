@@ -14,7 +14,7 @@ class Architecture:
     tower, layers: dotted paths of modules, from the whole model. image_token: dotted path in the config. prompt: the
     text, with {image} and {question}, where the checkpoint's own template cannot be used. maps: the tower gives maps
     [images, width, rows, columns]. adapter: a folder in the checkpoint with the LoRA that its images need. uncausal:
-    the tower's attention is marked causal and must not be.
+    the tower's attention is marked causal and must not be. joined: see `collate`.
     """
 
     tower: str | None = None
@@ -24,6 +24,7 @@ class Architecture:
     maps: bool = False
     adapter: str | None = None
     uncausal: bool = False
+    joined: bool = False
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
@@ -41,6 +42,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         "<|im_end|><|im_start|>user\n<img>{image}</img>\n{question}<|im_end|><|im_start|>assistant\n",
         maps=True,
     ),
+    "perception_lm": Architecture(joined=True),
     "blip-2": Architecture(prompt="{question}"),  # their processors write the image's tokens before the text
     "instructblip": Architecture(prompt="{question}"),
 }
@@ -52,16 +54,21 @@ PROVEN = frozenset(
         "blip-2",
         "cohere2_vision",
         "deepseek_vl",
+        "ernie4_5_vl_moe",
+        "exaone4_5",
         "fast_vlm",
         "gemma3",
         "gemma4",
         "glm46v",
         "glm4v",
+        "glm_ocr",
         "got_ocr2",
+        "granite4_vision",
         "idefics2",
         "idefics3",
         "instructblip",
         "internvl",
+        "janus",
         "lfm2_vl",
         "lighton_ocr",
         "llama4",
@@ -74,6 +81,7 @@ PROVEN = frozenset(
         "ovis2",
         "paddleocr_vl",
         "paligemma",
+        "perception_lm",
         "phi4_multimodal",
         "qwen2_5_vl",
         "qwen2_vl",

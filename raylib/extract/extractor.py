@@ -303,7 +303,8 @@ class Extractor:
         import torch
 
         inputs = {}
-        for name, array in collate(rows, self._pad_token, side).items():
+        joined = architecture(self.config.model_type).joined
+        for name, array in collate(rows, self._pad_token, side, joined=joined).items():
             tensor = torch.from_numpy(array).to(self.device)
             inputs[name] = tensor.to(getattr(torch, self.dtype)) if tensor.is_floating_point() else tensor
         return inputs
