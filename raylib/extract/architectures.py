@@ -16,7 +16,7 @@ class Architecture:
     text, with {image} and {question}, where the checkpoint's own template cannot be used. maps: the tower gives maps
     [images, width, rows, columns]. adapter: a folder in the checkpoint with the LoRA that its images need. uncausal:
     the tower's attention is marked causal and must not be. all_layers: the tower gives a list of the states of all its
-    layers. reader: how a row becomes tensors, in readers.READERS.
+    layers. reader: how a row becomes tensors, in readers.READERS. joined: see `collate`.
     """
 
     tower: str | None = None
@@ -28,6 +28,7 @@ class Architecture:
     all_layers: bool = False
     reader: Literal["processor", "molmo", "fastvlm"] = "processor"
     uncausal: bool = False
+    joined: bool = False
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
@@ -45,6 +46,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         "<|im_end|><|im_start|>user\n<img>{image}</img>\n{question}<|im_end|><|im_start|>assistant\n",
         maps=True,
     ),
+    "perception_lm": Architecture(joined=True),
     "blip-2": Architecture(prompt="{question}"),  # their processors write the image's tokens before the text
     "instructblip": Architecture(prompt="{question}"),
     # Their code comes with the checkpoint.
@@ -61,16 +63,21 @@ PROVEN = frozenset(
         "blip-2",
         "cohere2_vision",
         "deepseek_vl",
+        "ernie4_5_vl_moe",
+        "exaone4_5",
         "fast_vlm",
         "gemma3",
         "gemma4",
         "glm46v",
         "glm4v",
+        "glm_ocr",
         "got_ocr2",
+        "granite4_vision",
         "idefics2",
         "idefics3",
         "instructblip",
         "internvl",
+        "janus",
         "lfm2_vl",
         "lighton_ocr",
         "llama4",
@@ -83,6 +90,7 @@ PROVEN = frozenset(
         "ovis2",
         "paddleocr_vl",
         "paligemma",
+        "perception_lm",
         "phi4_multimodal",
         "qwen2_5_vl",
         "qwen2_vl",

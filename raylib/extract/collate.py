@@ -59,9 +59,11 @@ class PreparedRow:
         return None if sizes is None else int(sizes.prod(axis=1).sum())
 
 
-def collate(rows: Sequence[PreparedRow], pad_token: int, side: Side) -> Tensors:
+def collate(rows: Sequence[PreparedRow], pad_token: int, side: Side, *, joined: bool = False) -> Tensors:
     """One batch of `rows`: tensors per token are padded at `side` to the longest row, those of images are put one after
     the other, with zeros (or as _FILL says) where one is larger than another.
+
+    joined: tiles [1, tiles, …] of all rows become [1, tiles of all, …], for models that know no tile that is missing.
 
     Per token is what has an entry for each token in every row: [1, tokens, …]. Where all rows are equally long, nothing
     has to be known.
@@ -74,6 +76,9 @@ def collate(rows: Sequence[PreparedRow], pad_token: int, side: Side) -> Tensors:
             arrays = [_pad_tokens(array, longest, pad_token if name == "input_ids" else 0, side) for array in arrays]
         if name == _PATCH_NUMBERS:
             arrays = _counted_on(arrays, [math.prod(row.tensors["pixel_values"].shape[:2]) for row in rows])
+        if joined and name == "pixel_values":
+            batch[name] = np.concatenate(arrays, axis=1)
+            continue
         batch[name] = np.concatenate(_same_shape(arrays, _FILL.get(name, 0)))
     return batch
 

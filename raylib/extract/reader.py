@@ -121,7 +121,7 @@ class Reader:
 
     def collate(self, rows: Sequence[PreparedRow], side: Side) -> Tensors:
         """One batch, padded at `side`."""
-        return collate(rows, self.pad_token, side)
+        return collate(rows, self.pad_token, side, joined=architecture(self.config.model_type).joined)
 
     # Accelerator half: `inputs` are what `collate` gave, on the model's device; no gradient is kept.
 

@@ -73,6 +73,12 @@ KNOWN = {
     "video_llama_3": Known("model.vision_model", _LANGUAGE, "<|image_pad|>"),
     "deepseek_vl": Known("model.vision_model", _LANGUAGE, "<image_placeholder>"),
     "aria": Known("model.vision_tower", _LANGUAGE, "<|img|>", _unpadded),
+    "janus": Known("model.vision_model", _LANGUAGE, "<image_placeholder>"),
+    "glm_ocr": Known("model.visual", _LANGUAGE, "<|image|>"),
+    "ernie4_5_vl_moe": Known("model.vision_tower", _LANGUAGE, "<|IMAGE_PLACEHOLDER|>"),
+    "exaone4_5": Known("model.visual", _LANGUAGE, "<|image_pad|>"),
+    "perception_lm": Known("model.vision_tower", _LANGUAGE, "<|image|>"),
+    "granite4_vision": Known("model.vision_tower", _LANGUAGE, "<image>"),
     "lighton_ocr": Known("model.vision_encoder", _LANGUAGE, "<|image_pad|>"),
 }
 

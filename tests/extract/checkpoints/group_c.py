@@ -294,13 +294,13 @@ def build_cohere2_vision(folder: Path) -> Path:
     return _save("Cohere2VisionForConditionalGeneration", config, processor, folder)
 
 
-def _glm(folder: Path, kind: str, images: str, model: str) -> Path:
+def _glm(folder: Path, kind: str, images: str, model: str, processors: str | None = None) -> Path:
     import transformers as t
 
     named = {"image_token": "<|image|>", "video_token": "<|video|>"}
     extra = ["<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>"]
     tokenizer = _tokenizer(named, extra)
-    processor = getattr(t, f"{kind}Processor")(
+    processor = getattr(t, f"{processors or kind}Processor")(
         getattr(t, f"{images}ImageProcessor")(size={"shortest_edge": 4 * 28 * 28, "longest_edge": 24 * 28 * 28}),
         tokenizer,
         getattr(t, f"{images}VideoProcessor")(),
@@ -573,6 +573,142 @@ def build_lighton_ocr(folder: Path) -> Path:
     return _save("LightOnOcrForConditionalGeneration", config, processor, folder)
 
 
+def build_janus(folder: Path) -> Path:
+    """A second tower, of images to be drawn, is not run."""
+    import transformers as t
+
+    named = {"image_token": "<image_placeholder>", "boi_token": "<begin_of_image>", "eoi_token": "<end_of_image>"}
+    tokenizer = _tokenizer(named)
+    processor = t.JanusProcessor(
+        t.JanusImageProcessor(size=SIDE),
+        tokenizer,
+        num_image_tokens=16,
+        chat_template=TEMPLATE.replace("IMAGE", "<image_placeholder>"),
+    )
+    vision = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 28, "patch_size": 7}
+    drawn = {"embed_dim": 4, "num_embeddings": 16, "latent_channels": 8, "base_channels": 32, "num_patches": 4}
+    config = t.JanusConfig(
+        text_config=_text(tokenizer, "llama"),
+        vision_config=vision | {"projection_dim": 32, "num_image_tokens": 16},
+        vq_config=drawn
+        | {"channel_multiplier": [1, 1], "num_res_blocks": 1, "projection_dim": 32, "image_token_embed_dim": 32},
+        image_token_id=_id(tokenizer, "<image_placeholder>"),
+    )
+    return _save("JanusForConditionalGeneration", config, processor, folder)
+
+
+def build_glm_ocr(folder: Path) -> Path:
+    return _glm(folder, "GlmOcr", "Glm46V", "GlmOcrForConditionalGeneration", "Glm46V")
+
+
+def build_ernie4_5_vl_moe(folder: Path) -> Path:
+    """Words and patches have experts of their own."""
+    import transformers as t
+
+    named = {"image_token": "<|IMAGE_PLACEHOLDER|>", "video_token": "<|VIDEO_PLACEHOLDER|>"}
+    named |= {"image_start_token": "<|IMAGE_START|>", "image_end_token": "<|IMAGE_END|>"}
+    named |= {"video_start_token": "<|VIDEO_START|>", "video_end_token": "<|VIDEO_END|>"}
+    tokenizer = _tokenizer(named)
+    processor = t.Ernie4_5_VLMoeProcessor(
+        t.Ernie4_5_VLMoeImageProcessor(size={"shortest_edge": 4 * 28 * 28, "longest_edge": 24 * 28 * 28}),
+        tokenizer,
+        t.Ernie4_5_VLMoeVideoProcessor(draw_on_frames=False),
+        chat_template=TEMPLATE.replace("IMAGE", "<|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>"),
+    )
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [3, 3, 2]}
+    experts = {"moe_intermediate_size": [24, 16], "moe_k": 2, "moe_num_experts": 4, "moe_num_shared_experts": 1}
+    text = TEXT | ids(tokenizer, "pad", "eos", "bos") | experts
+    vision = {"depth": 3, "hidden_size": 24, "num_heads": 2, "intermediate_size": 40}
+    config = t.Ernie4_5_VLMoeConfig(
+        text_config={k: v for k, v in text.items() if k != "head_dim"}
+        | {"vocab_size": len(tokenizer), "rope_parameters": rope},
+        vision_config=vision,
+        **{f"{name}_id": _id(tokenizer, token) for name, token in named.items()},
+    )
+    return _save("Ernie4_5_VLMoeForConditionalGeneration", config, processor, folder)
+
+
+def build_exaone4_5(folder: Path) -> Path:
+    import transformers as t
+
+    tokenizer = _tokenizer(QWEN)
+    processor = t.Exaone4_5_Processor(
+        t.Qwen2VLImageProcessor(size={"shortest_edge": 4 * 784, "longest_edge": 24 * 784}),
+        tokenizer,
+        t.Qwen2VLVideoProcessor(),
+        chat_template=QWEN_TEMPLATE,
+    )
+    vision = {"depth": 3, "hidden_size": 24, "intermediate_size": 40, "num_heads": 2, "out_hidden_size": 32}
+    config = t.Exaone4_5_Config(
+        text_config=_text(tokenizer, "exaone4", sliding_window=None, layer_types=["full_attention"] * 6),
+        vision_config=vision | {"window_size": 56, "fullatt_block_indexes": [2], "num_key_value_heads": 1},
+        image_token_id=_id(tokenizer, "<|image_pad|>"),
+        video_token_id=_id(tokenizer, "<|video_pad|>"),
+    )
+    return _save("Exaone4_5_ForConditionalGeneration", config, processor, folder)
+
+
+def build_perception_lm(folder: Path) -> Path:
+    """timm's tower, here a small one of the kind; tiles of 28 pixels and the whole image first."""
+    import transformers as t
+
+    tokenizer = _tokenizer({"image_token": "<|image|>", "video_token": "<|video|>"})
+    processor = t.PerceptionLMProcessor(
+        t.PerceptionLMVideoProcessor(),
+        t.PerceptionLMImageProcessor(tile_size=28, max_num_tiles=4),
+        tokenizer,
+        patch_size=7,
+        pooling_ratio=2,
+        chat_template=TEMPLATE.replace("IMAGE", "<|image|>"),
+    )
+    args = {
+        "embed_dim": 24,
+        "depth": 2,
+        "num_heads": 2,
+        "img_size": [28, 28],
+        "patch_size": 7,
+        "ref_feat_shape": [4, 4],
+        "global_pool": "",
+        "use_post_transformer_norm": False,
+        "init_values": 0.1,
+    }
+    vision = {"model_type": "timm_wrapper", "architecture": "vit_pe_lang_large_patch14_448", "do_pooling": False}
+    config = t.PerceptionLMConfig(
+        text_config=_text(tokenizer, "llama"),
+        vision_config=vision | {"model_args": args, "num_features": 24, "num_labels": 24},
+        vision_use_cls_token=True,
+        projector_pooling_ratio=2,
+        image_token_id=_id(tokenizer, "<|image|>"),
+        video_token_id=_id(tokenizer, "<|video|>"),
+    )
+    return _save("PerceptionLMForConditionalGeneration", config, processor, folder)
+
+
+def build_granite4_vision(folder: Path) -> Path:
+    import transformers as t
+
+    tokenizer = _tokenizer({"image_token": "<image>"})
+    grid = [[28, 56], [56, 28], [56, 56], [84, 28], [28, 84]]
+    processor = t.Granite4VisionProcessor(
+        t.LlavaNextImageProcessor(size={"shortest_edge": 28}, crop_size=SIDE, image_grid_pinpoints=grid),
+        tokenizer,
+        patch_size=7,
+        vision_feature_select_strategy="full",
+        downsample_rate="2/4",
+        chat_template=TEMPLATE.replace("IMAGE", "<image>"),
+    )
+    config = t.Granite4VisionConfig(
+        text_config=_text(tokenizer, "granite4_vision_text"),
+        vision_config=SIGLIP | {"hidden_size": 64},
+        image_token_index=_id(tokenizer, "<image>"),
+        image_grid_pinpoints=grid,
+        vision_feature_select_strategy="full",
+        downsample_rate="2/4",
+        deepstack_layer_map=[[-1, 0], [-2, 2]],
+    )
+    return _save("Granite4VisionForConditionalGeneration", config, processor, folder)
+
+
 BUILDERS_C: dict[str, Callable[[Path], Path]] = {
     "llava": build_llava,
     "vipllava": build_vipllava,
@@ -600,4 +736,10 @@ BUILDERS_C: dict[str, Callable[[Path], Path]] = {
     "deepseek_vl": build_deepseek_vl,
     "aria": build_aria,
     "lighton_ocr": build_lighton_ocr,
+    "janus": build_janus,
+    "glm_ocr": build_glm_ocr,
+    "ernie4_5_vl_moe": build_ernie4_5_vl_moe,
+    "exaone4_5": build_exaone4_5,
+    "perception_lm": build_perception_lm,
+    "granite4_vision": build_granite4_vision,
 }
