@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -103,7 +103,7 @@ def _present(
     x: np.ndarray, data: ProbeData, split: Split, facts: SplitFacts, representation: Representation
 ) -> tuple[Split, SplitFacts, list[str]]:
     """Without the rows that have no vector."""
-    keep = ~np.isnan(x).all(axis=1)
+    keep = np.asarray(~np.isnan(x).all(axis=1))
     absent = int((~keep).sum())
     if absent:
         split = split.only(keep)
@@ -117,7 +117,7 @@ def _present(
     return split, facts, notes
 
 
-def _bootstrap_groups(data: ProbeData, split: Split) -> tuple[Sequence[str], list[str]]:
+def _bootstrap_groups(data: ProbeData, split: Split) -> tuple[list[str], list[str]]:
     """What is drawn together: rows of one image, of one source, or each row by itself, as the split kept them."""
     if split.kind == "random":
         return data.ids, []
@@ -134,7 +134,7 @@ def _bootstrap_groups(data: ProbeData, split: Split) -> tuple[Sequence[str], lis
 
 
 def _breakdowns(
-    data: ProbeData, test: np.ndarray, scores: np.ndarray, groups: Sequence[str], recipe: Recipe
+    data: ProbeData, test: np.ndarray, scores: np.ndarray, groups: list[str], recipe: Recipe
 ) -> tuple[dict[str, list[GroupScores]], list[str]]:
     """(name of a column → its groups, notes)."""
     by: dict[str, list[GroupScores]] = {}
@@ -206,7 +206,7 @@ class LoadedProbe:
             self.input_dim = len(state["coef"])
         elif self.classifier == "mlp":
             self._layers = mlp.restore(state, path)
-            self.input_dim = int(self._layers[0].weight.shape[1])
+            self.input_dim = mlp.width(self._layers)
         else:
             raise UserError(f"{path} is of a {self.classifier!r} probe; this raylib knows {' and '.join(CLASSIFIERS)}")
 
