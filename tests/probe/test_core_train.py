@@ -197,7 +197,7 @@ def test_class_weights_raise_the_scores_of_a_rare_class():
         for weight in (True, False):
             recipe = Recipe(epochs=10, patience=None, resamples=20, class_weight=weight)
             means[weight] = run(data, x, classifier=classifier, recipe=recipe)[0].test_scores.mean()
-        assert means[False] < 0.3 < means[True]
+        assert means[True] - means[False] > 0.1
 
 
 @pytest.mark.parametrize(("rows", "sizes"), [(5, [2, 3]), (6, [2, 2, 2]), (1, [1]), (3, [3]), (33, [2] * 15 + [3])])
