@@ -58,7 +58,7 @@ def train_mlp(x: np.ndarray, y: np.ndarray, held_x: np.ndarray, held_y: np.ndarr
         torch.manual_seed(recipe.seed)
         layers = build(x.shape[1], recipe.hidden, recipe.dropout).to(device)
         logits = layers[:-1]
-        optimiser = torch.optim.Adam(layers.parameters(), lr=recipe.lr)
+        optimiser = torch.optim.Adam(layers.parameters(), lr=recipe.lr, fused=True)  # half the time of a step
         loss_of = torch.nn.BCEWithLogitsLoss(pos_weight=_positive_weight(y, recipe, device))
         rows, labels = _tensors(x, y, device)
         held_rows, held_labels = _tensors(held_x, held_y, device)

@@ -7,7 +7,7 @@ only a split that keeps each image on one side tells what a probe makes of new o
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -29,10 +29,21 @@ class Split:
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
+    test_size: float = 0.2
+    validation_size: float | None = None
 
-    def only(self, keep: np.ndarray) -> Split:
-        """Without the rows where keep, bool [n], is False."""
-        return Split(self.kind, self.seed, *(rows[keep[rows]] for rows in (self.train, self.validation, self.test)))
+    def only(self, keep: np.ndarray, y: np.ndarray) -> Split:
+        """Without the rows where keep, bool [n], is False. y: the labels, [n].
+
+        A "random" split is made anew of the rows that are left, as the old scripts did, which left rows out before they
+        split; of the others, the sets lose these rows.
+        """
+        if self.kind != "random":
+            train, validation, test = (rows[keep[rows]] for rows in (self.train, self.validation, self.test))
+            return replace(self, train=train, validation=validation, test=test)
+        left = np.flatnonzero(keep)
+        new = split_rows("random", y[left], [], None, self.seed, self.test_size, self.validation_size)
+        return replace(self, train=left[new.train], validation=left[new.validation], test=left[new.test])
 
     def facts(self, images: list[str], sources: list[str] | None = None) -> SplitFacts:
         """images, sources: [n], as `split_rows` was given them. groups: how many images or sources were divided; of
@@ -90,7 +101,7 @@ def split_rows(
         if kind == "source" and len({(sources or [])[at] for at in train}) < 2:
             inner, groups = "image", images  # one source is left to learn from; some of its images tell when to stop
         train, validation = _divide(inner, train, y, groups, validation_size / (1 - test_size), seed)
-    return Split(kind, seed, train, validation, test)
+    return Split(kind, seed, train, validation, test, test_size, validation_size)
 
 
 def _check(kind: SplitKind, y: np.ndarray, sources: list[str] | None) -> None:

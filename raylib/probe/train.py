@@ -105,16 +105,22 @@ def _present(
     """Without the rows that have no vector."""
     keep = np.asarray(~np.isnan(x).all(axis=1))
     absent = int((~keep).sum())
-    if absent:
-        split = split.only(keep)
+    lacking = _one_class(data.y[keep])
+    if absent and not lacking:
+        split = split.only(keep, data.y)
         facts = split.facts(data.images, data.sources)
-    if absent == len(x) or any(len(set(data.y[rows].tolist())) < 2 for rows in (split.train, split.test)):
+        lacking = _one_class(data.y[split.train]) or _one_class(data.y[split.test])
+    if lacking:
         raise UserError(
             f"{representation.path}: of {len(x):,} rows, {absent:,} have no such vector, and the others leave rows of "
             "one label only to train on or to test with. Leave this representation out, or extract the rows again."
         )
     notes = [f"{absent:,} of {len(x):,} rows have no {representation.path} and were left out"] if absent else []
     return split, facts, notes
+
+
+def _one_class(y: np.ndarray) -> bool:
+    return len(np.unique(y)) < 2
 
 
 def _bootstrap_groups(data: ProbeData, split: Split) -> tuple[list[str], list[str]]:

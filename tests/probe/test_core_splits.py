@@ -88,10 +88,19 @@ def test_rows_can_be_left_out_of_a_split():
     split = split_rows("image", Y, IMAGES)
     keep = np.ones(400, bool)
     keep[[split.train[1], split.test[0]]] = False
-    rest = split.only(keep)
+    rest = split.only(keep, Y)
     assert rest.train.tolist() == [at for at in split.train if keep[at]]
     assert rest.validation.tolist() == split.validation.tolist()
     assert rest.test.tolist() == split.test[1:].tolist()
+
+
+def test_a_random_split_of_fewer_rows_is_the_published_one_of_these():
+    keep = np.arange(400) % 9 != 0
+    left = np.flatnonzero(keep)
+    rest = split_rows("random", Y, IMAGES, seed=3).only(keep, Y)
+    train, test = train_test_split(left, test_size=0.2, random_state=3, stratify=Y[left])
+    assert rest.train.tolist() == train.tolist()
+    assert rest.test.tolist() == test.tolist()
 
 
 def test_one_large_image_does_not_take_the_whole_test_set():
