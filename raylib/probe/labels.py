@@ -47,8 +47,8 @@ def read_labels(path: str, target: str, columns: Mapping[str, str | None] | None
     absent = [name for name in dict.fromkeys([id_name, target, *names.values()]) if name not in have]
     if absent:
         raise UserError(
-            f"{path} has no column {', '.join(absent)}; its columns are {', '.join(have) or 'none'}. Name the column "
-            "of labels with --target."
+            f"{path} has no column {', '.join(absent)}; its columns are {', '.join(have) or 'none'}. Expected "
+            f"{id_name}, and the labels in {target}: name another column of labels with --target."
         )
     if table.bad:
         _refuse(path, table.unit, [(number, why) for number, why in sorted(table.bad.items())], "Mend them.")
@@ -103,4 +103,5 @@ def _refuse(path: str, unit: str, wrong: list[tuple[int, str]], advice: str) -> 
     """Raises UserError for rows: (number in the file, why)."""
     shown = "; ".join(f"{unit} {number}: {why}" for number, why in wrong[:_SHOWN_ROWS])
     more = f"; and {len(wrong) - _SHOWN_ROWS:,} more" if len(wrong) > _SHOWN_ROWS else ""
-    raise UserError(f"{path} has {len(wrong):,} rows that cannot be used: {shown}{more}. {advice}")
+    rows = f"a {unit}" if len(wrong) == 1 else f"{len(wrong):,} {unit}s"
+    raise UserError(f"{path} has {rows} that cannot be used: {shown}{more}. {advice}")

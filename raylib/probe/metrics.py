@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from raylib.probe.results import GroupScores, Scores
@@ -25,7 +23,7 @@ def auroc(y: np.ndarray, scores: np.ndarray) -> float | None:
     return float(roc_auc_score(y, scores))
 
 
-def resampled_aurocs(y: np.ndarray, scores: np.ndarray, groups: Sequence[str], resamples: int, seed: int) -> np.ndarray:
+def resampled_aurocs(y: np.ndarray, scores: np.ndarray, groups: list[str], resamples: int, seed: int) -> np.ndarray:
     """float64 [up to resamples]: the AUROC of each resample of whole groups with replacement; those of one class are
     left out.
 
@@ -56,7 +54,7 @@ def resampled_aurocs(y: np.ndarray, scores: np.ndarray, groups: Sequence[str], r
 
 
 def interval(
-    y: np.ndarray, scores: np.ndarray, groups: Sequence[str], resamples: int = 1000, seed: int = 42
+    y: np.ndarray, scores: np.ndarray, groups: list[str], resamples: int = 1000, seed: int = 42
 ) -> tuple[float, float] | None:
     """95 % of AUROC, between percentiles of the bootstrap over groups. None for one class, or one group: drawing it
     again and again says nothing of others."""
@@ -69,16 +67,14 @@ def interval(
     return float(low), float(high)
 
 
-def score_rows(
-    y: np.ndarray, scores: np.ndarray, groups: Sequence[str], resamples: int = 1000, seed: int = 42
-) -> Scores:
+def score_rows(y: np.ndarray, scores: np.ndarray, groups: list[str], resamples: int = 1000, seed: int = 42) -> Scores:
     """Of labels 0 and 1 [n], scores between 0 and 1 [n], and the group of each row. Precision, recall and F1 are of
     label 1, and 0 where nothing can be divided."""
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
     said = (np.asarray(scores) > THRESHOLD).astype(np.int8)
     y = np.asarray(y).astype(np.int8)
-    precision, recall, f1, _ = precision_recall_fscore_support(y, said, average="binary", zero_division=0)
+    precision, recall, f1, _ = precision_recall_fscore_support(y, said, average="binary", zero_division=0)  # pyright: ignore[reportArgumentType]
     return Scores(
         rows=len(y),
         positives=int(y.sum()),
@@ -93,10 +89,10 @@ def score_rows(
 
 
 def score_groups(
-    names: Sequence[str],
+    names: list[str],
     y: np.ndarray,
     scores: np.ndarray,
-    groups: Sequence[str],
+    groups: list[str],
     resamples: int = 1000,
     seed: int = 42,
 ) -> list[GroupScores]:

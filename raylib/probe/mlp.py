@@ -58,7 +58,7 @@ def train_mlp(x: np.ndarray, y: np.ndarray, held_x: np.ndarray, held_y: np.ndarr
         torch.manual_seed(recipe.seed)
         layers = build(x.shape[1], recipe.hidden, recipe.dropout).to(device)
         logits = layers[:-1]
-        optimiser = torch.optim.Adam(layers.parameters(), lr=recipe.lr)
+        optimiser = torch.optim.Adam(layers.parameters(), lr=recipe.lr, fused=True)  # half the time of a step
         loss_of = torch.nn.BCEWithLogitsLoss(pos_weight=_positive_weight(y, recipe, device))
         rows, labels = _tensors(x, y, device)
         held_rows, held_labels = _tensors(held_x, held_y, device)
@@ -163,6 +163,8 @@ def _own_state(recipe: Recipe) -> Iterator[None]:
 def restore(state: Mapping[str, torch.Tensor], path: str = "the checkpoint") -> torch.nn.Sequential:
     """The network of stored weights of either layout, ready to score on the CPU. The layout is told by where the
     normalisation is, second or third of its layer. Raises UserError for weights of something else."""
+    import torch
+
     names = {name.split(".", 1)[0] for name in state}
     if len(names) != 1 or not names <= {"model", "network"}:
         raise UserError(
@@ -174,12 +176,18 @@ def restore(state: Mapping[str, torch.Tensor], path: str = "the checkpoint") -> 
     hidden = tuple(int(weights[f"{position}.weight"].shape[0]) for position in at[:-1])
     if not at or not hidden:
         raise UserError(f"{path} holds a network without hidden layers; expected a probe of raylib or the old scripts")
-    layers = build(int(weights["0.weight"].shape[1]), hidden, 0.0, norm_first="1.running_mean" in weights)
+    with torch.device("meta"):  # weights that are made to be replaced would draw random numbers of the process
+        layers = build(int(weights["0.weight"].shape[1]), hidden, 0.0, norm_first="1.running_mean" in weights)
     try:
-        layers.load_state_dict(weights)
+        layers.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         raise UserError(f"{path} holds the weights of another network than a probe: {error}") from error
-    return layers.eval()
+    return layers.eval().float()
+
+
+def width(layers: torch.nn.Sequential) -> int:
+    """D of the vectors it takes."""
+    return next(iter(layers.parameters())).shape[1]
 
 
 def score(layers: torch.nn.Sequential, x: np.ndarray) -> np.ndarray:

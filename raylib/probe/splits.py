@@ -7,8 +7,7 @@ only a split that keeps each image on one side tells what a probe makes of new o
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -30,12 +29,23 @@ class Split:
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
+    test_size: float = 0.2
+    validation_size: float | None = None
 
-    def only(self, keep: np.ndarray) -> Split:
-        """Without the rows where keep, bool [n], is False."""
-        return Split(self.kind, self.seed, *(rows[keep[rows]] for rows in (self.train, self.validation, self.test)))
+    def only(self, keep: np.ndarray, y: np.ndarray) -> Split:
+        """Without the rows where keep, bool [n], is False. y: the labels, [n].
 
-    def facts(self, images: Sequence[str], sources: Sequence[str] | None = None) -> SplitFacts:
+        A "random" split is made anew of the rows that are left, as the old scripts did, which left rows out before they
+        split; of the others, the sets lose these rows.
+        """
+        if self.kind != "random":
+            train, validation, test = (rows[keep[rows]] for rows in (self.train, self.validation, self.test))
+            return replace(self, train=train, validation=validation, test=test)
+        left = np.flatnonzero(keep)
+        new = split_rows("random", y[left], [], None, self.seed, self.test_size, self.validation_size)
+        return replace(self, train=left[new.train], validation=left[new.validation], test=left[new.test])
+
+    def facts(self, images: list[str], sources: list[str] | None = None) -> SplitFacts:
         """images, sources: [n], as `split_rows` was given them. groups: how many images or sources were divided; of
         "random", rows."""
         learned_from = {images[at] for at in np.concatenate([self.train, self.validation])}
@@ -55,8 +65,8 @@ class Split:
 def split_rows(
     kind: SplitKind,
     y: np.ndarray,
-    images: Sequence[str],
-    sources: Sequence[str] | None = None,
+    images: list[str],
+    sources: list[str] | None = None,
     seed: int = 42,
     test_size: float = 0.2,
     validation_size: float | Literal["default"] | None = "default",
@@ -87,13 +97,14 @@ def split_rows(
     train, test = _divide(kind, everything, y, groups, test_size, seed)
     validation = np.empty(0, np.int64)
     if validation_size is not None:
+        inner = kind
         if kind == "source" and len({(sources or [])[at] for at in train}) < 2:
-            groups = images  # one source is left to learn from; part of its images tell when to stop
-        train, validation = _divide(kind, train, y, groups, validation_size / (1 - test_size), seed)
-    return Split(kind, seed, train, validation, test)
+            inner, groups = "image", images  # one source is left to learn from; some of its images tell when to stop
+        train, validation = _divide(inner, train, y, groups, validation_size / (1 - test_size), seed)
+    return Split(kind, seed, train, validation, test, test_size, validation_size)
 
 
-def _check(kind: SplitKind, y: np.ndarray, sources: Sequence[str] | None) -> None:
+def _check(kind: SplitKind, y: np.ndarray, sources: list[str] | None) -> None:
     counts = np.bincount(y, minlength=2)
     if counts.min() == 0:
         raise UserError(
@@ -117,7 +128,7 @@ def _check(kind: SplitKind, y: np.ndarray, sources: Sequence[str] | None) -> Non
 
 
 def _divide(
-    kind: SplitKind, rows: np.ndarray, y: np.ndarray, groups: Sequence[str] | None, share: float, seed: int
+    kind: SplitKind, rows: np.ndarray, y: np.ndarray, groups: list[str] | None, share: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """rows, int64, as (the most, about `share` of them)."""
     if groups is not None:
@@ -128,11 +139,11 @@ def _divide(
         most, held = train_test_split(rows, test_size=share, random_state=seed, stratify=y[rows])
     except ValueError as error:
         raise UserError(f"{len(rows):,} rows cannot be split: {error}. Give more labels.") from error
-    return most, held
+    return np.asarray(most), np.asarray(held)
 
 
 def _by_group(
-    kind: SplitKind, rows: np.ndarray, y: np.ndarray, groups: Sequence[str], share: float, seed: int
+    kind: SplitKind, rows: np.ndarray, y: np.ndarray, groups: list[str], share: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of the folds that leave both classes on both sides, the one nearest to `share` of the rows and to the balance of
     all: few groups, or big ones, make uneven folds."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -103,12 +103,14 @@ def _present(
     x: np.ndarray, data: ProbeData, split: Split, facts: SplitFacts, representation: Representation
 ) -> tuple[Split, SplitFacts, list[str]]:
     """Without the rows that have no vector."""
-    keep = ~np.isnan(x).all(axis=1)
+    keep = np.asarray(~np.isnan(x).all(axis=1))
     absent = int((~keep).sum())
-    if absent:
-        split = split.only(keep)
+    lacking = _one_class(data.y[keep])
+    if absent and not lacking:
+        split = split.only(keep, data.y)
         facts = split.facts(data.images, data.sources)
-    if absent == len(x) or any(len(set(data.y[rows].tolist())) < 2 for rows in (split.train, split.test)):
+        lacking = _one_class(data.y[split.train]) or _one_class(data.y[split.test])
+    if lacking:
         raise UserError(
             f"{representation.path}: of {len(x):,} rows, {absent:,} have no such vector, and the others leave rows of "
             "one label only to train on or to test with. Leave this representation out, or extract the rows again."
@@ -117,7 +119,11 @@ def _present(
     return split, facts, notes
 
 
-def _bootstrap_groups(data: ProbeData, split: Split) -> tuple[Sequence[str], list[str]]:
+def _one_class(y: np.ndarray) -> bool:
+    return len(np.unique(y)) < 2
+
+
+def _bootstrap_groups(data: ProbeData, split: Split) -> tuple[list[str], list[str]]:
     """What is drawn together: rows of one image, of one source, or each row by itself, as the split kept them."""
     if split.kind == "random":
         return data.ids, []
@@ -134,7 +140,7 @@ def _bootstrap_groups(data: ProbeData, split: Split) -> tuple[Sequence[str], lis
 
 
 def _breakdowns(
-    data: ProbeData, test: np.ndarray, scores: np.ndarray, groups: Sequence[str], recipe: Recipe
+    data: ProbeData, test: np.ndarray, scores: np.ndarray, groups: list[str], recipe: Recipe
 ) -> tuple[dict[str, list[GroupScores]], list[str]]:
     """(name of a column → its groups, notes)."""
     by: dict[str, list[GroupScores]] = {}
@@ -206,7 +212,7 @@ class LoadedProbe:
             self.input_dim = len(state["coef"])
         elif self.classifier == "mlp":
             self._layers = mlp.restore(state, path)
-            self.input_dim = int(self._layers[0].weight.shape[1])
+            self.input_dim = mlp.width(self._layers)
         else:
             raise UserError(f"{path} is of a {self.classifier!r} probe; this raylib knows {' and '.join(CLASSIFIERS)}")
 
