@@ -47,6 +47,9 @@ _RING: dict[str, Any] = {
     "markeredgecolor": INK,
     "markeredgewidth": 1.6,
 }
+_OF_TRAINING = {"loss": "training loss", "accuracy": "training accuracy"}
+"""What a history leaves unsaid beside the names that begin with "validation"."""
+_NAMES: dict[Classifier, str] = {"mlp": "MLP", "logistic": "logistic"}
 _DPI = 110
 _SVG = threading.Lock()
 """What decides the ids of an SVG is a setting of the process, so one is written at a time."""
@@ -57,7 +60,7 @@ def overview(results: Sequence[ProbeResult], best: ProbeResult | None = None, nu
     a level band. best: is ringed. num_layers: of the decoder, for the depth below each layer."""
     figure, (ax,) = _figure(8.6, 5.6)
     layers = sorted({r.representation.layer for r in results if r.representation.layer is not None})
-    shown = [c for c in CLASSIFIERS if any(r.classifier == c for r in results)]
+    shown: list[Classifier] = [c for c in CLASSIFIERS if any(r.classifier == c for r in results)]
     for kind in KINDS:
         for classifier in shown:
             mine = [r for r in results if (r.representation.kind, r.classifier) == (kind, classifier)]
@@ -135,10 +138,10 @@ def _key(
     """The legend, below the axes: what a colour is, a dash where there are two classifiers, and the ring."""
     from matplotlib.lines import Line2D
 
-    kinds = [kind for kind in KINDS if any(r.representation.kind == kind for r in results)]
+    kinds: list[Kind] = [kind for kind in KINDS if any(r.representation.kind == kind for r in results)]
     items = [Line2D([], [], color=COLOURS[k], marker=MARKERS[k], linewidth=2, label=k.replace("_", " ")) for k in kinds]
     if len(shown) > 1:
-        items += [Line2D([], [], color=SOFT, linestyle=_STYLES[c], linewidth=1.6, label=c) for c in shown]
+        items += [Line2D([], [], color=SOFT, linestyle=_STYLES[c], linewidth=1.6, label=_NAMES[c]) for c in shown]
     if best is not None and best.test.auroc is not None:
         told = "best of the test" if best.validation is None else "best by validation"
         items.append(Line2D([], [], linestyle="none", label=told, **_RING))
@@ -198,8 +201,11 @@ def confusion_matrix(result: ProbeResult) -> Figure:
 
 def training_history(result: ProbeResult) -> Figure:
     """Losses by epoch, and the measures between 0 and 1 in an axes of their own where there are any."""
-    losses = {name: values for name, values in result.history.items() if "loss" in name}
-    others = {name: values for name, values in result.history.items() if "loss" not in name}
+    from matplotlib.ticker import MaxNLocator
+
+    told = {_OF_TRAINING.get(name, name): values for name, values in result.history.items()}
+    losses = {name: values for name, values in told.items() if "loss" in name}
+    others = {name: values for name, values in told.items() if "loss" not in name}
     figure, axes = _figure(8.6, 4.4, columns=2 if others and losses else 1)
     groups = [(losses, "loss"), (others, "measures")]
     for ax, (group, label) in zip(axes, [g for g in groups if g[0]] or groups[:1], strict=False):
@@ -208,7 +214,7 @@ def training_history(result: ProbeResult) -> Figure:
             marker = "o" if len(values) < 3 else ""
             ax.plot(x, values, color=colour, linewidth=2, marker=marker, label=_plain(name.replace("_", " "), 30))
         ax.set_xlabel("epoch", color=INK, fontsize=11)
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.grid(axis="y", color=LINE, linewidth=0.8)
         if group:
             ax.legend(frameon=False, fontsize=10, labelcolor=INK)
@@ -246,9 +252,10 @@ def save(figure: Figure, form: Literal["png", "svg"]) -> bytes:
 def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
     """A white figure of `columns` axes side by side, sizes in inches."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="white")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # pyright: ignore[reportOptionalMemberAccess]
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout=layout, facecolor="white")
     axes = [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
     for ax in axes:
         ax.set_facecolor("none")

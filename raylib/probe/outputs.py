@@ -18,7 +18,7 @@ import numpy as np
 
 from raylib import storage
 from raylib.errors import UserError
-from raylib.probe.results import GroupScores, ProbeResult, Scores, SplitFacts
+from raylib.probe.results import CLASSIFIERS, GroupScores, ProbeResult, Scores, SplitFacts
 from raylib.probe.tables import write_group_tables
 from raylib.store.representations import Representation
 
@@ -76,7 +76,7 @@ def read_probe(folder: str) -> tuple[ProbeResult, str] | None:
             if hashlib.sha256(content).hexdigest() != found["sha256"][name]:
                 raise ValueError(f"{name} is not the file that was written")
         return _from_json(found, contents[SCORES]), str(found["digest"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ArithmeticError, ValueError, LookupError, TypeError, AttributeError, csv.Error) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise UserError(
             f"{folder} holds no whole probe of raylib ({reason}). Remove the folder, or train again with --overwrite."
@@ -145,6 +145,10 @@ def _scores_json(scores: Scores) -> dict[str, Any]:
 def _from_json(found: Mapping[str, Any], scores_csv: bytes) -> ProbeResult:
     ids, labels, scores = _read_scores(scores_csv)
     test, kinds = _read_set(found["test_set"]), found["test_scores"]
+    if found["classifier"] not in CLASSIFIERS:
+        raise ValueError(
+            f"results.json has the classifier {found['classifier']!r}; expected {' or '.join(CLASSIFIERS)}"
+        )
     if len(ids) != test.rows:
         raise ValueError(f"{SCORES} has {len(ids)} rows and results.json says {test.rows}")
     twice = {old for new, old in _OLD_HISTORY.items() if new in found["training_history"]}

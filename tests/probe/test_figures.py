@@ -43,7 +43,7 @@ def test_overview_has_bands_a_depth_and_a_legend():
     assert [(round(p.get_y(), 2), round(p.get_height(), 2)) for p in ax.patches] == [(0.64, 0.07)]  # of vision_only
     assert [t.get_text() for t in ax.get_xticklabels()] == ["0\n0%", "12\n25%", "24\n50%", "36\n75%", "47\n98%"]
     told = [t.get_text() for t in figure.legends[0].get_texts()]
-    assert told == ["vision only", "vision token", "query token", "mlp", "logistic", "best by validation"]
+    assert told == ["vision only", "vision token", "query token", "MLP", "logistic", "best by validation"]
     assert ax.get_ylabel() == "test AUROC" and ax.get_xlabel() == "decoder layer, and its depth"
 
 
@@ -94,7 +94,8 @@ def test_confusion_has_counts_and_shares():
 def test_history_has_losses_and_measures_apart():
     losses, measures = figures.training_history(probe("vision_only")).axes
     np.testing.assert_allclose(losses.lines[0].get_xydata(), [[1, 0.7], [2, 0.4], [3, 0.25]])
-    assert [t.get_text() for t in measures.get_legend().get_texts()] == ["validation auroc"]
+    assert [t.get_text() for t in losses.get_legend().get_texts()] == ["training loss"]  # pyright: ignore
+    assert [t.get_text() for t in measures.get_legend().get_texts()] == ["validation auroc"]  # pyright: ignore
 
 
 @pytest.mark.parametrize("form", ["png", "svg"])

@@ -123,13 +123,15 @@ def test_without_results_json_there_is_no_probe(written, tmp_path, monkeypatch):
         ("results.json", b'{"model_name": "m"', "delimiter"),
         ("results.json", b"[]", "no whole probe"),
         ("results.json", b'{"model_name": "of HALP"}', "'sha256' is missing"),
+        ("results.json", None, "classifier 'forest'"),
         ("probe_model.pt", b"", "probe_model.pt is not the file"),
         ("test_scores.csv", b'"question_id","label","score"\n', "test_scores.csv is not the file"),
     ],
 )
 def test_a_damaged_folder_is_refused(written, tmp_path, name, content, told):
     place = Path(shutil.copytree(written[0], tmp_path / "copy"))
-    (place / name).write_bytes(content)
+    whole = (place / "results.json").read_bytes()
+    (place / name).write_bytes(whole.replace(b'"mlp"', b'"forest"') if content is None else content)
     with pytest.raises(UserError, match=told) as caught:
         read_probe(str(place))
     assert "--overwrite" in str(caught.value)

@@ -65,7 +65,8 @@ def test_the_page_needs_nothing_from_elsewhere(tmp_path):
 
 def test_the_table_has_all_probes_and_marks_the_best():
     results, best = chosen()
-    page = Page(render_html(results, best, {"rows without a label": 1200, "of none": 0}, ["a <note>"], 48))
+    text = render_html(results, best, {"rows without a label": 1200, "of none": 0}, ["a <note>"], 48)
+    page = Page(text)
     table = page.rows[: len(results) + 1]
     assert [cell.strip() for cell in table[0]] == [
         "Probe",
@@ -80,7 +81,6 @@ def test_the_table_has_all_probes_and_marks_the_best():
     marked = [row[0] for row in table if "best by validation" in row[0]]
     assert marked == ["query token, layer 36 best by validation "]
     assert ["MathVista ", "– one class only ", "3 ", "0 "] in page.rows
-    text = render_html(results, best, {"rows without a label": 1200, "of none": 0}, ["a <note>"], 48)
     assert "1,200: rows without a label" in text and "of none" not in text and "a &lt;note&gt;" in text
     assert "split by image, seed 42: 30 to train, 4 to choose, 8 to test" in text
 
@@ -171,10 +171,10 @@ def test_what_is_warned_of(changed, told):
     found = findings([best], best)
     assert len(found) == (told is not None)
     assert told is None or told in found[0]
-    assert all(line.split("<")[0][:40] in render_html([best], best, {}, []) for line in found)
 
 
 def test_without_validation_the_page_says_the_test_chose():
     best = probe("vision_only", validation=None, test=scores(0.7))
     text = render_html([best], best, {}, [])
+    assert "Before you believe it" in text and "<li>No rows were held out to choose by" in text
     assert "best by the test rows" in text and '<button type="button">Validation</button>' not in text
