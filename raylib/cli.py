@@ -173,7 +173,9 @@ def _for_command_line(config_class: type) -> type:
     annotations: dict[str, Any] = {}
     for f in dataclasses.fields(config_class):
         if f.metadata.get("positional"):
-            annotations[f.name] = typing.Annotated[hints[f.name], tyro.conf.Positional]
+            choices = typing.get_origin(hints[f.name]) is typing.Literal  # which tyro lists itself
+            word = None if choices else f.name.upper()
+            annotations[f.name] = typing.Annotated[hints[f.name], tyro.conf.Positional, tyro.conf.arg(metavar=word)]
         elif hints[f.name] is bool:
             if "aliases" in f.metadata:  # short forms, such as -d
                 short = tyro.conf.arg(aliases=list(f.metadata["aliases"]))

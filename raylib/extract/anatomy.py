@@ -12,7 +12,7 @@ from raylib.extract.architectures import architecture
 if TYPE_CHECKING:
     from torch import nn
 
-_TOWERS = ("vision_tower", "visual", "vision_model", "vision_encoder", "vision_backbone")
+_TOWERS = ("vision_tower", "visual", "vision_model", "vision_encoder", "vision_backbone", "image_tower")
 _IMAGE_TOKENS = ("image_token_id", "image_token_index", "media_placeholder_token_id", "img_context_token_id")
 
 
@@ -29,6 +29,11 @@ def dissect(model: Any, name: str) -> Anatomy:
     """The parts of a loaded model. Raises ModelError that says which part was not found, and what was looked for."""
     config = model.config
     known = architecture(config.model_type)
+    if getattr(config, "is_encoder_decoder", False) or getattr(config.get_text_config(), "is_encoder_decoder", False):
+        raise ModelError(
+            f"{name} ({config.model_type}): an encoder-decoder; raylib extract reads models whose one decoder has both "
+            "image and question in its prompt"
+        )
     body = getattr(model, "model", None)
     body = body if body is not None and hasattr(body, "forward") else model
     tower = _at(model, known.tower) if known.tower else _find_tower(body)
@@ -40,8 +45,8 @@ def dissect(model: Any, name: str) -> Anatomy:
     blocks = list(_at(model, known.layers)) if known.layers else _find_blocks(model, tower, depth)
     if len(blocks) != depth:
         raise ModelError(
-            f"{name} ({config.model_type}): no decoder found; looked for a list of {depth} modules outside the vision "
-            "tower, as many as its text config has num_hidden_layers"
+            f"{name} ({config.model_type}): no decoder found; looked for one list of {depth} modules, as many as its "
+            "text config has num_hidden_layers, in what the model gives as its decoder and outside the vision tower"
         )
     return Anatomy(body, tower, blocks)
 
@@ -86,17 +91,21 @@ def _find_tower(body: Any) -> Any:
 
 
 def _find_blocks(model: Any, tower: Any, depth: int) -> list[Any]:
-    """The longest-named list will not do: the decoder's blocks are the outermost list of `depth` modules that is not
-    the tower's."""
+    """The decoder's blocks: the outermost list of `depth` modules in what the model itself calls its decoder, if it
+    does, else in the whole model without the tower. None of several that are as far out: one may be of a Q-Former or
+    of another encoder."""
     from torch import nn
 
+    within = model.get_decoder() if hasattr(model, "get_decoder") else model
     inside = {id(module) for module in tower.modules()}
     lists = [
-        (path.count("."), module)
-        for path, module in model.named_modules()
+        (path.count(".") + bool(path), module)
+        for path, module in within.named_modules()
         if isinstance(module, nn.ModuleList) and id(module) not in inside and len(module) == depth
     ]
-    return list(min(lists, key=lambda entry: entry[0])[1]) if lists else []
+    nearest = min((far for far, _ in lists), default=0)
+    found = [module for far, module in lists if far == nearest]
+    return list(found[0]) if len(found) == 1 else []
 
 
 def _at(root: Any, path: str) -> Any:

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from raylib.errors import BadContent
-from raylib.extract.arrow_text import TEXT, compute
 from raylib.extract.columns import ColumnNames
-from raylib.extract.tables import TextTable
+from raylib.store.arrow_text import TEXT, compute
+from raylib.store.text_tables import TextTable
 
 MISSING = ("", "nan", "NaN")
 """Cells that stand for nothing, as pandas wrote and read them; blanks around them do not count. "None", "NA" and "null"

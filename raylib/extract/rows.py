@@ -15,13 +15,13 @@ import numpy as np
 import pyarrow as pa
 
 from raylib.errors import BadContent
-from raylib.extract.arrow_text import TEXT, compute
 from raylib.extract.columns import OWN_NAMES, ColumnNames, choose_columns
 from raylib.extract.faults import Faults
 from raylib.extract.images import ImageSource
 from raylib.extract.places import ImagePlace
 from raylib.extract.row_images import EmbeddedImages, NamedImages, RowImages
-from raylib.extract.tables import TextTable, read_table
+from raylib.store.arrow_text import TEXT, compute
+from raylib.store.text_tables import TextTable, read_table
 
 _BLOCK_ROWS = 4096
 

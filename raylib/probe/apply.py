@@ -16,16 +16,16 @@ from raylib.errors import UserError
 from raylib.evaluate.progress import Reporter
 from raylib.probe.config import ProbeConfig
 from raylib.probe.labels import read_labels
-from raylib.probe.metrics import score
+from raylib.probe.metrics import THRESHOLD, score_rows
 from raylib.probe.results import Scores
-from raylib.probe.train import load_probe
+from raylib.probe.train import LoadedProbe, load_probe
 from raylib.store.hidden_states import HiddenStates, open_states
 from raylib.store.representations import Representation
 
 PROBE_FILE = "probe_model.pt"
 SCORES_FILE = "scores.csv"
 METRICS_FILE = "metrics.json"
-_THRESHOLD = 0.5
+RESULTS_FILE = "results.json"
 
 
 @dataclass
@@ -44,25 +44,25 @@ def apply_probe(config: ProbeConfig, reporter: Reporter) -> Applied:
     Raises UserError where there is no probe, or where it was trained on states of another kind.
     """
     assert config.apply is not None
-    checkpoint = read_checkpoint(config.apply)
+    checkpoint, path = read_checkpoint(config.apply)
+    probe = load_probe(checkpoint, path)
     states = open_states(config.states)
-    representation = representation_of(checkpoint, config.apply)
+    representation = representation_of(probe, checkpoint, path)
     if representation not in states.representations:
         have = ", ".join(one.path for one in states.representations)
-        raise UserError(f"{config.apply} reads {representation.path}; {config.states} has {have}")
-    _check_model(checkpoint, states, config.apply, reporter)
+        raise UserError(f"{path} reads {representation.path}; {config.states} has {have}")
+    _check_model(probe, states, reporter)
     matrix = states.matrix(representation)
-    if matrix.shape[1] != checkpoint["input_dim"]:
-        raise UserError(
-            f"{config.apply} was trained on {checkpoint['input_dim']} dimensions; {representation.path} in "
-            f"{config.states} has {matrix.shape[1]}. Give the states of the model it was trained for"
-        )
-    found = Applied(config.output_dir, states.question_ids, load_probe(checkpoint)(matrix))
+    bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
+    if len(bad):
+        names = ", ".join(states.question_ids[i] for i in bad[:5])
+        raise UserError(f"{len(bad)} rows of {representation.path} hold NaN or infinite numbers: {names}")
+    found = Applied(config.output_dir, states.question_ids, probe(matrix))
     labels = dict[str, int]()
     if config.labels is not None:
         read = read_labels(config.labels, config.target)
         labels = dict(zip(read.ids, (int(y) for y in read.y), strict=True))
-        found.metrics = _metrics(found, labels, config)
+        found.metrics = _metrics(found, labels, states, config)
     storage.make_folder(config.output_dir)
     _write(found, labels)
     reporter.say(f"wrote {len(found.scores)} scores to {storage.join(config.output_dir, SCORES_FILE)}")
@@ -74,8 +74,8 @@ def apply_probe(config: ProbeConfig, reporter: Reporter) -> Applied:
     return found
 
 
-def read_checkpoint(folder: str) -> dict[str, Any]:
-    """What probe_model.pt holds, in a folder or as a file. Nothing in it is run. Raises UserError."""
+def read_checkpoint(folder: str) -> tuple[dict[str, Any], str]:
+    """What probe_model.pt holds, in a folder or as a file, and where it is. Nothing in it is run. Raises UserError."""
     import torch
 
     path = folder if folder.endswith(".pt") else storage.join(folder, PROBE_FILE)
@@ -85,42 +85,49 @@ def read_checkpoint(folder: str) -> dict[str, Any]:
         found = torch.load(io.BytesIO(storage.read_bytes(path)), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises anything from EOFError to UnpicklingError
         raise UserError(f"{path} cannot be read: {type(error).__name__}") from error
-    if not isinstance(found, dict) or not {"input_dim", "config"} <= set(found):
-        raise UserError(f"{path} is no probe: expected model_state_dict, config and input_dim")
-    return found
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is no probe but a {type(found).__name__}")
+    return found, path
 
 
-def representation_of(checkpoint: Mapping[str, Any], folder: str) -> Representation:
-    """What a probe reads. HALP's scripts wrote it into their config. Raises UserError where it does not tell."""
-    told = checkpoint.get("representation")
-    if told is None:
-        config = checkpoint["config"]
-        kind = str(config.get("EMBEDDING_TYPE", "")).removesuffix("_representation")
-        told = f"{kind}/{config['LAYER_NAME']}" if config.get("LAYER_NAME") else kind
+def representation_of(probe: LoadedProbe, checkpoint: Mapping[str, Any], path: str) -> Representation:
+    """What a probe reads. HALP's scripts wrote it into their config, or into the results.json beside weights alone.
+    Raises UserError where nothing tells."""
+    told = probe.representation
+    if not told:
+        config = checkpoint.get("config")
+        if not isinstance(config, Mapping):
+            beside = storage.join(path.rpartition("/")[0] or ".", RESULTS_FILE)
+            config = json.loads(storage.read_text(beside)) if storage.exists(beside) else {}
+        config = {name.lower(): value for name, value in config.items()}
+        kind = str(config.get("embedding_type") or "").removesuffix("_representation")
+        told = f"{kind}/{config['layer_name']}" if config.get("layer_name") else kind
     try:
-        return Representation.parse(str(told))
+        return Representation.parse(told)
     except ValueError as error:
-        raise UserError(f"--apply {folder}: its {PROBE_FILE} does not tell what it reads: {error}") from error
+        raise UserError(f"{path} does not tell what it reads, nor a {RESULTS_FILE} beside it: {error}") from error
 
 
-def _check_model(checkpoint: Mapping[str, Any], states: HiddenStates, folder: str, reporter: Reporter) -> None:
+def _check_model(probe: LoadedProbe, states: HiddenStates, reporter: Reporter) -> None:
     """Raises UserError where both sides say which model they are of, and differ."""
-    trained, given = checkpoint.get("fingerprint"), states.about.get("fingerprint")
+    trained, given = probe.fingerprint, states.about.get("fingerprint")
     if trained and given and trained != given:
         raise UserError(
-            f"{folder} was trained on states of another model, revision or number format (fingerprint {trained[:12]}, "
-            f"these have {given[:12]}). Extract again as for the training, or train a probe on these"
+            f"{probe.path} was trained on states of another model, revision or number format (fingerprint "
+            f"{trained[:12]}, these have {given[:12]}). Extract again as for the training, or train a probe on these"
         )
     if not (trained and given):
-        reporter.warn(f"{folder} or the states do not tell which model they are of: nothing could be compared")
+        reporter.warn(f"{probe.path} or the states do not tell which model they are of: nothing could be compared")
 
 
-def _metrics(found: Applied, labels: Mapping[str, int], config: ProbeConfig) -> Scores:
+def _metrics(found: Applied, labels: Mapping[str, int], states: HiddenStates, config: ProbeConfig) -> Scores:
+    """Intervals by images, where the states tell them."""
     rows = [i for i, name in enumerate(found.question_ids) if name in labels]
     if not rows:
         raise UserError(f"none of the {len(found.question_ids)} rows has a label in {config.labels}")
     y = np.array([labels[found.question_ids[i]] for i in rows], dtype=np.int8)
-    return score(y, found.scores[rows], groups=None, resamples=config.resamples, seed=config.seed)
+    images = states.texts("image_id") if "image_id" in states.text_names else states.question_ids
+    return score_rows(y, found.scores[rows], [images[i] for i in rows], config.resamples, config.seed)
 
 
 def _write(found: Applied, labels: Mapping[str, int]) -> None:
@@ -129,7 +136,7 @@ def _write(found: Applied, labels: Mapping[str, int]) -> None:
     writer.writerow(["question_id", "score", "predicted", *(["label"] if labels else [])])
     for name, value in zip(found.question_ids, found.scores.tolist(), strict=True):
         label = [labels.get(name, "")] if labels else []
-        writer.writerow([name, f"{value:.6f}", int(value >= _THRESHOLD), *label])
+        writer.writerow([name, f"{value:.6f}", int(value > THRESHOLD), *label])
     storage.write_text(storage.join(found.folder, SCORES_FILE), text.getvalue())
     metrics = storage.join(found.folder, METRICS_FILE)
     if found.metrics is None:

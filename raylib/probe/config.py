@@ -22,7 +22,7 @@ class ProbeConfig:
     is in <output-dir>/best; with --apply it scores new rows.
     """
 
-    states: str = field(default="", metadata={"positional": True, "metavar": "STATES"})
+    states: str = field(default="", metadata={"positional": True})
     """What raylib extract wrote: its --output-dir, or one file. Files of HALP's scripts are read, too."""
 
     labels: str | None = field(default=None, metadata={"metavar": "FILE"})
@@ -41,8 +41,8 @@ class ProbeConfig:
     layers: str = field(default="all", metadata={"metavar": "N,N,…|all"})
     """Which decoder layers, of those that were extracted."""
 
-    classifiers: list[str] = field(default_factory=lambda: list(CLASSIFIERS))
-    """mlp (512-256-128-1), logistic."""
+    classifiers: list[str] = field(default_factory=list)
+    """mlp (512-256-128-1), logistic. By default both."""
 
     split: SplitKind = field(default="image", metadata={"metavar": "image|source|random"})
     """What may not be on both sides: an image, a whole source, or nothing (as published; it leaks)."""
@@ -104,6 +104,7 @@ class ProbeConfig:
         for name in self.classifiers:
             if name not in CLASSIFIERS:
                 raise UnknownNameError("classifier", name, CLASSIFIERS, hint=f"There are: {', '.join(CLASSIFIERS)}.")
+        self.classifiers = self.classifiers or list(CLASSIFIERS)
         self.wanted_layers()
         at_least_one(self, ("epochs", "resamples", "workers"))
         if self.batch_size < 2:
@@ -119,8 +120,10 @@ class ProbeConfig:
             raise UserError("no hidden states were given; name the --output-dir of a `raylib extract`")
         if not self.labels and not self.apply:
             raise UserError("no labels were given; add --labels FILE, or score rows with --apply PROBE")
-        if not self.classifiers:
-            raise UserError(f"no classifier is left; expected some of {', '.join(CLASSIFIERS)}")
+
+    def columns(self) -> dict[str, str | None]:
+        """What is known by a name of our own in the labels, where it has another there."""
+        return {"image_id": self.image_column, "category": self.category_column, "source": self.source_column}
 
     def wanted_layers(self) -> set[int] | None:
         """None for all. Raises UserError for what are no layers."""

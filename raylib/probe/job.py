@@ -18,13 +18,14 @@ from raylib.probe.data import ProbeData, join
 from raylib.probe.labels import read_labels
 from raylib.probe.outputs import read_probe, write_probe
 from raylib.probe.place import Common, Place, ProbeTask
-from raylib.probe.report import write_report
+from raylib.probe.recipe import PUBLISHED, Recipe
+from raylib.probe.report import REPORT, write_report
 from raylib.probe.results import ProbeResult
-from raylib.probe.splits import split_rows
+from raylib.probe.splits import VALIDATION_SIZE, split_rows
 from raylib.probe.tables import write_tables
-from raylib.probe.train import Recipe
 from raylib.store.hidden_states import HiddenStates, open_states
 from raylib.store.manifests import MANIFEST, versions, write_manifest
+from raylib.store.representations import Representation
 
 PROBE_JOB = "raylib probe"
 BEST = "best"
@@ -33,8 +34,8 @@ _VERSIONS = ("raylib-cluster", "torch", "scikit-learn", "numpy", "h5py")
 
 @dataclass
 class Outcome:
-    """What a job did. results: of all probes, in the order of the states; best: by validation, or by test where nothing
-    was held out; folder of it in `files["best"]`."""
+    """What a job did. results: of all probes, in the order of the states; best: by validation, with its folder in
+    `files["best"]`; by test, and without a folder, where nothing was held out."""
 
     folder: str
     results: list[ProbeResult]
@@ -56,16 +57,9 @@ class ProbeJob:
         assert config.labels is not None
         states = open_states(config.states)
         chosen = config.chosen(states.representations)
-        labels = read_labels(config.labels, config.target)
-        data = join(
-            states,
-            labels,
-            image_column=config.image_column,
-            category_column=config.category_column,
-            source_column=config.source_column,
-        )
+        data = join(states, read_labels(config.labels, config.target, config.columns()))
         for reason, n in data.dropped.items():
-            self.reporter.warn(f"{n} {reason}")
+            self.reporter.warn(f"{n} rows {reason}")
         if config.label_shuffle:
             data = replace(data, y=np.random.default_rng(config.seed).permutation(data.y))
         common = self._common(states, data)
@@ -77,7 +71,7 @@ class ProbeJob:
 
     def _common(self, states: HiddenStates, data: ProbeData) -> Common:
         config = self.config
-        recipe = Recipe.published() if config.recipe == "published" else Recipe()
+        recipe = PUBLISHED if config.recipe == "published" else Recipe()
         recipe = replace(
             recipe,
             epochs=config.epochs,
@@ -86,12 +80,20 @@ class ProbeJob:
             seed=config.seed,
             resamples=config.resamples,
         )
-        validation = None if config.recipe == "published" else 0.1
+        validation = None if config.recipe == "published" else VALIDATION_SIZE
+        order = published_order(states, data) if config.split == "random" else np.arange(len(data.y))
         split = split_rows(
-            config.split, data.y, data.images, data.columns.get("source"), config.seed, validation_size=validation
+            config.split,
+            data.y[order],
+            [data.images[i] for i in order],
+            None if data.sources is None else [data.sources[i] for i in order],
+            config.seed,
+            validation_size=validation,
         )
+        split = replace(split, train=order[split.train], validation=order[split.validation], test=order[split.test])
         name = str(states.about.get("model_name") or "unknown model")
-        return Common(data, split, split.facts(data), recipe, name, config.target)
+        facts = split.facts(data.images, data.sources)
+        return Common(data, split, facts, recipe, name, config.target, str(states.about.get("fingerprint") or ""))
 
     def _say(self, common: Common) -> None:
         facts, positives = common.facts, int(common.data.y.sum())
@@ -108,14 +110,14 @@ class ProbeJob:
     def _train(self, tasks: list[ProbeTask], common: Common, states: HiddenStates) -> tuple[list[ProbeResult], int]:
         """The results of all tasks, those that were finished before among them, and how many were trained now."""
         config = self.config
-        digest = self._digest(common, states)
+        digests = self._digests(common, states, tasks)
         done: dict[ProbeTask, ProbeResult] = {}
         for task in tasks:
             known = None if config.overwrite else read_probe(storage.join(config.output_dir, task.name))
             if known is None:
                 continue
             result, theirs = known
-            if theirs != digest:
+            if theirs != digests[task.representation]:
                 raise UserError(
                     f"{config.output_dir}/{task.name} is a probe of other rows, labels or settings. Give another "
                     "--output-dir, or replace it with --overwrite"
@@ -132,26 +134,30 @@ class ProbeJob:
 
         with self.reporter.stage("train probes", len(missing)) as progress:
             for task, result, checkpoint in self.place.train(missing, common, matrix) if missing else ():
-                checkpoint["fingerprint"] = states.about.get("fingerprint")
-                write_probe(config.output_dir, result, checkpoint, digest)
+                write_probe(config.output_dir, result, checkpoint, digests[task.representation])
                 done[task] = result
                 progress(1)
         return [done[task] for task in tasks], len(missing)
 
-    def _digest(self, common: Common, states: HiddenStates) -> str:
-        """SHA-256, hex, over what decides a probe besides its representation and classifier."""
+    def _digests(self, common: Common, states: HiddenStates, tasks: list[ProbeTask]) -> dict[Representation, str]:
+        """SHA-256, hex, over what decides a probe besides its classifier: the states themselves among it."""
         data = common.data
         told = {
             "rows": list(data.ids),
             "labels": data.y.tolist(),
             "images": list(data.images),
             "columns": dict(data.columns),
-            "states": {k: states.about.get(k) for k in ("fingerprint", "model_name", "created_at")},
             "recipe": asdict(common.recipe),
             "split": self.config.split,
             "target": common.target,
         }
-        return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+        shared = json.dumps(told, sort_keys=True, default=str).encode()
+        found = {}
+        for one in dict.fromkeys(task.representation for task in tasks):
+            digest = hashlib.sha256(shared + one.path.encode())
+            digest.update(np.ascontiguousarray(data.matrix(states, one)).data)
+            found[one] = digest.hexdigest()
+        return found
 
     def _finish(self, results: list[ProbeResult], trained: int, common: Common) -> Outcome:
         config = self.config
@@ -159,16 +165,18 @@ class ProbeJob:
         notes = [note for result in results for note in result.notes]
         if best.validation is None:
             notes.append("nothing was held out to choose by: the best probe is the best of the test, which flatters it")
+            notes.append("no probe is kept as best/")
         if config.label_shuffle:
             notes.append("labels were permuted: this is a sanity check, not a result")
         notes = list(dict.fromkeys(notes))
-        _copy(storage.join(config.output_dir, best.name), storage.join(config.output_dir, BEST))
+        kept = storage.join(config.output_dir, BEST)
+        storage.remove_folder(kept)
+        if best.validation is not None:
+            _copy(storage.join(config.output_dir, best.name), kept)
         write_tables(config.output_dir, results, best)
         write_report(config.output_dir, results, best, common.data.dropped, notes)
-        files = {
-            "best": storage.join(config.output_dir, BEST),
-            "report": storage.join(config.output_dir, "report.html"),
-        }
+        files = {"report": storage.join(config.output_dir, REPORT)}
+        files |= {"best": kept} if best.validation is not None else {}
         write_manifest(
             config.output_dir,
             PROBE_JOB,
@@ -183,6 +191,13 @@ class ProbeJob:
         )
         self.reporter.say(f"wrote {len(results)} probes and {files['report']}")
         return Outcome(config.output_dir, results, best, files, trained)
+
+
+def published_order(states: HiddenStates, data: ProbeData) -> np.ndarray:
+    """int64 [rows]: the rows in the order in which HALP's scripts read them, file by file and by name in each: the
+    published split is one of rows in that order."""
+    part = {name: i for i, one in enumerate(states.parts) for name in one.question_ids}
+    return np.array(sorted(range(len(data.ids)), key=lambda i: (part[data.ids[i]], data.ids[i].encode())), np.int64)
 
 
 def best_of(results: list[ProbeResult]) -> ProbeResult:
@@ -201,7 +216,6 @@ def best_of(results: list[ProbeResult]) -> ProbeResult:
 
 def _copy(source: str, target: str) -> None:
     """Every file of one folder into another, results.json last."""
-    storage.remove_folder(target)
     for path in sorted(storage.list_files(source), key=lambda path: path.endswith("/results.json")):
         with storage.atomic_write(storage.join(target, path.rpartition("/")[2])) as stream:
             stream.write(storage.read_bytes(path))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from raylib.probe.data import ProbeData
+from raylib.probe.recipe import Recipe
 from raylib.probe.results import Classifier, ProbeResult, SplitFacts, probe_name
 from raylib.probe.splits import Split
-from raylib.probe.train import Recipe, run_probe
+from raylib.probe.train import run_probe
 from raylib.store.representations import Representation
 
 
@@ -26,6 +26,7 @@ class Common:
     recipe: Recipe
     model_name: str
     target: str
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -42,18 +43,18 @@ class ProbeTask:
     def run(self, states: np.ndarray, common: Common) -> tuple[ProbeResult, dict[str, Any]]:
         """states: float32 [rows of common.data, width]. Gives the result and what probe_model.pt holds; the same on
         every machine, whatever runs beside it."""
-        with one_thread():
-            return run_probe(
-                states,
-                common.data,
-                common.split,
-                common.facts,
-                self.representation,
-                self.classifier,
-                common.recipe,
-                common.model_name,
-                common.target,
-            )
+        return run_probe(
+            states,
+            common.data,
+            common.split,
+            common.facts,
+            self.representation,
+            self.classifier,
+            common.recipe,
+            common.model_name,
+            common.target,
+            common.fingerprint,
+        )
 
 
 Matrix = Callable[[Representation], np.ndarray]
@@ -81,16 +82,3 @@ class ThisProcess:
             if task.representation not in states:
                 states = {task.representation: matrix(task.representation)}
             yield task, *task.run(states[task.representation], common)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """torch on one thread: sums then go in one order, and probes this small are no slower."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -8,6 +8,10 @@ from pathlib import Path
 
 from .group_a import BUILDERS_A
 from .group_b import BUILDERS_B
+from .remote import BUILDERS_REMOTE
 
 BUILDERS: dict[str, Callable[[Path], Path]] = {**BUILDERS_A, **BUILDERS_B}
 """model_type (InternVL's with its version) → what writes a checkpoint into a folder, and gives that folder back."""
+
+ALL_BUILDERS = {**BUILDERS, **BUILDERS_REMOTE}
+"""Also those whose code comes with them, which load only where that is trusted."""

@@ -1,4 +1,4 @@
-"""Tables of VQA rows as text: CSV, JSONL and Parquet, of any size, with what is wrong beside what is read.
+"""Tables of rows as text: CSV, JSONL and Parquet, of any size, with what is wrong beside what is read.
 
 Every cell becomes text as it is written in the file, or null; a line that cannot be read is set aside, and the others
 are read.
@@ -24,8 +24,8 @@ import pyarrow.parquet as pq
 
 from raylib import storage
 from raylib.errors import UserError
-from raylib.evaluate.contents import SURROGATE, is_unicode
-from raylib.extract.arrow_text import TEXT, as_text, kind_of
+from raylib.store.arrow_text import TEXT, as_text, kind_of
+from raylib.store.unicode import SURROGATE, is_unicode
 
 _CHUNK_ROWS = 65_536
 _NO_UTF8 = "it holds bytes that are no UTF-8 text; save the file as UTF-8"
