@@ -19,7 +19,7 @@ from raylib.probe.labels import read_labels
 from raylib.probe.outputs import read_probe, write_probe
 from raylib.probe.place import Common, Place, ProbeTask
 from raylib.probe.recipe import PUBLISHED, Recipe
-from raylib.probe.report import REPORT, write_report
+from raylib.probe.report import PAGE, write_report
 from raylib.probe.results import ProbeResult
 from raylib.probe.splits import VALIDATION_SIZE, split_rows
 from raylib.probe.tables import write_tables
@@ -93,7 +93,8 @@ class ProbeJob:
         split = replace(split, train=order[split.train], validation=order[split.validation], test=order[split.test])
         name = str(states.about.get("model_name") or "unknown model")
         facts = split.facts(data.images, data.sources)
-        return Common(data, split, facts, recipe, name, config.target, str(states.about.get("fingerprint") or ""))
+        fingerprint, depth = str(states.about.get("fingerprint") or ""), states.about.get("num_layers")
+        return Common(data, split, facts, recipe, name, config.target, fingerprint, depth)
 
     def _say(self, common: Common) -> None:
         facts, positives = common.facts, int(common.data.y.sum())
@@ -174,8 +175,8 @@ class ProbeJob:
         if best.validation is not None:
             _copy(storage.join(config.output_dir, best.name), kept)
         write_tables(config.output_dir, results, best)
-        write_report(config.output_dir, results, best, common.data.dropped, notes)
-        files = {"report": storage.join(config.output_dir, REPORT)}
+        write_report(config.output_dir, results, best, common.data.dropped, notes, common.depth)
+        files = {"report": storage.join(config.output_dir, PAGE)}
         files |= {"best": kept} if best.validation is not None else {}
         write_manifest(
             config.output_dir,

@@ -18,7 +18,7 @@ from raylib.store.representations import Representation
 
 @dataclass(frozen=True)
 class Common:
-    """What all probes of a run share."""
+    """What all probes of a run share. depth: blocks of the decoder that the states are of, where that is known."""
 
     data: ProbeData
     split: Split
@@ -27,6 +27,7 @@ class Common:
     model_name: str
     target: str
     fingerprint: str
+    depth: int | None = None
 
 
 @dataclass(frozen=True)
