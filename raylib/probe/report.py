@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import Console
 
-PAGE = "report.html"
+REPORT = "report.html"
 MISSING = "–"
 _THEMED = {
     figures.INK: "currentColor",
@@ -48,7 +48,7 @@ def write_report(
     for form in ("png", "svg"):
         with storage.atomic_write(storage.join(folder, f"overview.{form}")) as stream:
             stream.write(figures.save(figure, form))
-    storage.write_text(storage.join(folder, PAGE), render_html(results, best, dropped, notes, num_layers))
+    storage.write_text(storage.join(folder, REPORT), render_html(results, best, dropped, notes, num_layers))
 
 
 def render_html(
