@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from raylib import storage
 from raylib.probe import figures
-from raylib.probe.findings import findings, within
+from raylib.probe.findings import findings, split_title, within
 from raylib.probe.results import GroupScores, ProbeResult, Scores
 from raylib.probe.tables import by_auroc, in_order
 
@@ -72,6 +72,7 @@ def render_html(
         best=best,
         results=in_order(results),
         split=best.split,
+        split_title=split_title(best.split),
         rows=sum(s.rows for s in sets),
         positives=sum(s.positives for s in sets),
         chosen_by="the test rows" if best.validation is None else "validation",

@@ -134,7 +134,7 @@ def test_a_sound_probe_has_no_warning():
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"split": SplitFacts("random", 42, 800, 0, 1000, 733, 900)}, "733 of 1000 test rows show an image"),
+        ({"split": SplitFacts("random", 42, 800, 0, 1000, 733, 900)}, "training row shows too (random split)"),
         (
             {"by": {"source": [replace(g, auroc=0.8, interval=(0.7, 0.9)) for g in GOOD]}},
             "0.900, and 0.800 within sources",
