@@ -212,7 +212,14 @@ def training_history(result: ProbeResult) -> Figure:
         for (name, values), colour in zip(group.items(), _turns(len(group)), strict=True):
             x = np.arange(1, len(values) + 1)
             marker = "o" if len(values) < 3 else ""
-            ax.plot(x, values, color=colour, linewidth=2, marker=marker, label=_plain(name.replace("_", " "), 30))
+            ax.plot(
+                x,
+                values,
+                color=colour,
+                linewidth=2,
+                marker=marker,
+                label=_plain(name.replace("_", " ").replace("auroc", "AUROC"), 30),
+            )
         ax.set_xlabel("epoch", color=INK, fontsize=11)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.grid(axis="y", color=LINE, linewidth=0.8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from raylib.probe.results import GroupScores, ProbeResult
+from raylib.probe.results import GroupScores, ProbeResult, SplitFacts
 
 _CONFOUNDED = 0.03
 """Above the AUROC within sources, from which the pooled one is said to owe to telling sources apart. HALP's SmolVLM2
@@ -43,13 +43,17 @@ def findings(results: Sequence[ProbeResult], best: ProbeResult) -> list[str]:
     return found
 
 
+def split_title(split: SplitFacts) -> str:
+    return "random split" if split.kind == "random" else f"split by {split.kind}"
+
+
 def _of_split(best: ProbeResult) -> list[str]:
     split = best.split
     if not split.shared_images:
         return []
     return [
-        f"{split.shared_images} of {split.test_rows} test rows show an image that a training row shows too (a split by "
-        f"{split.kind}): a probe can know the image again, so all numbers here are too good. Split by image."
+        f"{split.shared_images} of {split.test_rows} test rows show an image that a training row shows too "
+        f"({split_title(split)}): a probe can know the image again, so all numbers here are too good. Split by image."
     ]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from raylib import storage
 from raylib.probe import figures
-from raylib.probe.findings import findings, within
+from raylib.probe.findings import findings, split_title, within
 from raylib.probe.results import GroupScores, ProbeResult, Scores
 from raylib.probe.tables import by_auroc, in_order
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import Console
 
-PAGE = "report.html"
+REPORT = "report.html"
 MISSING = "–"
 _THEMED = {
     figures.INK: "currentColor",
@@ -48,7 +48,7 @@ def write_report(
     for form in ("png", "svg"):
         with storage.atomic_write(storage.join(folder, f"overview.{form}")) as stream:
             stream.write(figures.save(figure, form))
-    storage.write_text(storage.join(folder, PAGE), render_html(results, best, dropped, notes, num_layers))
+    storage.write_text(storage.join(folder, REPORT), render_html(results, best, dropped, notes, num_layers))
 
 
 def render_html(
@@ -72,6 +72,7 @@ def render_html(
         best=best,
         results=in_order(results),
         split=best.split,
+        split_title=split_title(best.split),
         rows=sum(s.rows for s in sets),
         positives=sum(s.positives for s in sets),
         chosen_by="the test rows" if best.validation is None else "validation",

@@ -157,7 +157,7 @@ def _group_lines(title: str, groups: list[GroupScores]) -> list[str]:
         lines.append("")
     without = [g for g in groups if g.auroc is None]
     if without:
-        lines += [f"Without an AUROC: {'; '.join(f'{_cell(g.name)} ({g.rows} rows, {_cell(g.why)})' for g in without)}"]
+        lines += [f"Without an AUROC: {'; '.join(f'{_cell(g.name)} ({_cell(g.why) or g.rows})' for g in without)}"]
         lines.append("")
     return lines
 

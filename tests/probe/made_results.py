@@ -36,7 +36,7 @@ def probe(path: str, auroc: float | None = 0.9, classifier: Classifier = "mlp", 
             ],
             "source": [
                 GroupScores("AMBER", 5, 2, 0.8333333333333334, (0.6, 0.95)),
-                GroupScores("MathVista", 3, 0, None, None, "one class only"),
+                GroupScores("MathVista", 3, 0, None, None, "all 3 rows have the label 0"),
             ],
         },
         "history": {} if classifier == "logistic" else {"loss": [0.7, 0.4, 0.25], "validation_auroc": [0.6, 0.8, 0.89]},

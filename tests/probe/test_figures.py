@@ -95,7 +95,7 @@ def test_history_has_losses_and_measures_apart():
     losses, measures = figures.training_history(probe("vision_only")).axes
     np.testing.assert_allclose(losses.lines[0].get_xydata(), [[1, 0.7], [2, 0.4], [3, 0.25]])
     assert [t.get_text() for t in losses.get_legend().get_texts()] == ["training loss"]  # pyright: ignore
-    assert [t.get_text() for t in measures.get_legend().get_texts()] == ["validation auroc"]  # pyright: ignore
+    assert [t.get_text() for t in measures.get_legend().get_texts()] == ["validation AUROC"]  # pyright: ignore
 
 
 @pytest.mark.parametrize("form", ["png", "svg"])

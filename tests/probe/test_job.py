@@ -150,7 +150,8 @@ def test_the_published_split_is_that_of_rows_by_name_in_each_file(settings, made
     outcome, _ = run(settings, split="random", recipe="published", layers="4", classifiers=["mlp"])
     states = open_states(settings["states"])
     order = [name for part in states.parts for name in sorted(part.question_ids)]
-    labels = {row["question_id"]: row["wrong"] == "True" for row in csv.DictReader(open(settings["labels"]))}
+    with open(settings["labels"]) as stream:
+        labels = {row["question_id"]: row["wrong"] == "True" for row in csv.DictReader(stream)}
     y = [labels[name] for name in order]
     _, test = train_test_split(np.arange(500), test_size=0.2, random_state=42, stratify=y)
     assert outcome.best.test_ids == [order[i] for i in test]
@@ -218,7 +219,7 @@ def test_a_probe_is_not_applied_to_states_of_another_kind(settings, made, tmp_pa
     with pytest.raises(UserError, match="was trained on states of another model, revision or number format"):
         raylib.probe(str(tmp_path / "model"), **asked)
     write_parts(tmp_path / "layer", data.ids, data.images, {0: layers[0]})
-    with pytest.raises(UserError, match="reads query_token/layer_4; .*layer has query_token/layer_0"):
+    with pytest.raises(UserError, match=r"reads query_token/layer_4; .*layer has query_token/layer_0"):
         raylib.probe(str(tmp_path / "layer"), **asked)
     write_parts(tmp_path / "width", data.ids, data.images, {4: layers[4][:, :10]})
     with pytest.raises(UserError, match=r"takes \[n, 24\]"):

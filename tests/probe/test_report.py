@@ -65,7 +65,7 @@ def test_the_page_needs_nothing_from_elsewhere(tmp_path):
 
 def test_the_table_has_all_probes_and_marks_the_best():
     results, best = chosen()
-    text = render_html(results, best, {"rows without a label": 1200, "of none": 0}, ["a <note>"], 48)
+    text = render_html(results, best, {"have no label": 1200, "of none": 0}, ["a <note>"], 48)
     page = Page(text)
     table = page.rows[: len(results) + 1]
     assert [cell.strip() for cell in table[0]] == [
@@ -80,8 +80,8 @@ def test_the_table_has_all_probes_and_marks_the_best():
     assert table[1] == ["vision only ", "0.680 0.640 to 0.710 ", "0.670 ", "0.970 ", "0.750 ", "0.555 ", "8 "]
     marked = [row[0] for row in table if "best by validation" in row[0]]
     assert marked == ["query token, layer 36 best by validation "]
-    assert ["MathVista ", "– one class only ", "3 ", "0 "] in page.rows
-    assert "1,200: rows without a label" in text and "of none" not in text and "a &lt;note&gt;" in text
+    assert ["MathVista ", "– all 3 rows have the label 0 ", "3 ", "0 "] in page.rows
+    assert "<li>1,200 rows have no label</li>" in text and "of none" not in text and "a &lt;note&gt;" in text
     assert "split by image, seed 42: 30 to train, 4 to choose, 8 to test" in text
 
 
@@ -134,7 +134,7 @@ def test_a_sound_probe_has_no_warning():
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"split": SplitFacts("random", 42, 800, 0, 1000, 733, 900)}, "733 of 1000 test rows show an image"),
+        ({"split": SplitFacts("random", 42, 800, 0, 1000, 733, 900)}, "training row shows too (random split)"),
         (
             {"by": {"source": [replace(g, auroc=0.8, interval=(0.7, 0.9)) for g in GOOD]}},
             "0.900, and 0.800 within sources",

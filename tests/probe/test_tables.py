@@ -38,7 +38,7 @@ def test_groups_from_the_best_down_with_intervals(tmp_path):
     assert (tmp_path / "source_auroc.csv").read_text() == (
         "source_dataset,num_samples,num_hallucination,num_no_hallucination,auroc,note,auroc_low,auroc_high\n"
         "AMBER,5,2,3,0.8333333333333334,,0.6,0.95\n"
-        "MathVista,3,0,3,,one class only,,\n"
+        "MathVista,3,0,3,,all 3 rows have the label 0,,\n"
     )
 
 
@@ -96,4 +96,4 @@ def test_many_categories_are_the_best_and_the_worst():
     text = render_markdown([best], best)
     assert text.index("## The best 20 by category") < text.index("| c49 |") < text.index("| c30 |")
     assert text.index("## The worst 20 by category") < text.index("| c19 |") and "| c20 |" not in text
-    assert "Without an AUROC: one (2 rows, one class)" in text
+    assert "Without an AUROC: one (one class)" in text
