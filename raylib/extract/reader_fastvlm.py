@@ -63,7 +63,7 @@ class FastVlmReader(Reader):
             image_mean=[0.0, 0.0, 0.0],
             image_std=[1.0, 1.0, 1.0],
         )
-        return _TextAndImages(AutoTokenizer.from_pretrained(self.spec.name, **self.place), images)
+        return _TextAndImages(AutoTokenizer.from_pretrained(self.spec.name, config=self.config, **self.place), images)
 
     @cached_property
     def marks(self) -> list[str]:
