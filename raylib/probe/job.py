@@ -19,7 +19,7 @@ from raylib.probe.labels import read_labels
 from raylib.probe.outputs import read_probe, write_probe
 from raylib.probe.place import Common, Place, ProbeTask
 from raylib.probe.recipe import PUBLISHED, Recipe
-from raylib.probe.report import PAGE, write_report
+from raylib.probe.report import REPORT, write_report
 from raylib.probe.results import ProbeResult
 from raylib.probe.splits import VALIDATION_SIZE, split_rows
 from raylib.probe.tables import write_tables
@@ -176,7 +176,7 @@ class ProbeJob:
             _copy(storage.join(config.output_dir, best.name), kept)
         write_tables(config.output_dir, results, best)
         write_report(config.output_dir, results, best, common.data.dropped, notes, common.depth)
-        files = {"report": storage.join(config.output_dir, PAGE)}
+        files = {"report": storage.join(config.output_dir, REPORT)}
         files |= {"best": kept} if best.validation is not None else {}
         write_manifest(
             config.output_dir,
