@@ -43,11 +43,15 @@ class Case:
     batches: tuple[int | str, ...]
 
 
+PARTS = 4
+"""Files of a run, on both sides: raylib writes one while it runs the next rows, and a long run has many."""
+
 FULL = (
     Case("tiny Gemma 3", 256, "short", None, (1, 8, 16, 32, "auto")),
     Case("tiny Gemma 3", 256, "mixed", None, (1, 8, 16, 32, "auto")),
     Case("tiny Gemma 3", 64, "mixed", None, (8, 16, 32)),
-    Case("tiny Gemma 3", 32, "mixed", 200, (1, 8, 16, 32, "auto")),
+    Case("tiny Gemma 3", 32, "mixed", 200, (8, 16, 32)),
+    Case("deep Gemma 3", 64, "mixed", None, (8, 16)),
     Case("heavier Gemma 3", 64, "mixed", None, (8, 16)),
     Case("tiny Qwen2.5-VL", 128, "mixed", None, (8, 16, 32)),
     Case("tiny Qwen2.5-VL", 32, "mixed", 100, (8, 32)),
@@ -138,9 +142,9 @@ def measure_case(case: Case, root: Path, options: argparse.Namespace, dtype: str
         write_rows(data, case.rows, case.lengths)
     settings = {"vqa_dataset": str(data / "vqa.csv"), "images_dir": str(data / "images"), "local": True, "quiet": True}
     settings |= {"device": options.device, "dtype": dtype, "generate": case.new_tokens is not None}
-    settings |= {"max_new_tokens": case.new_tokens or 1}
+    settings |= {"max_new_tokens": case.new_tokens or 1, "checkpoint_interval": max(1, case.rows // PARTS)}
     extractor = loaded(model, settings)
-    old = PerSample.of(extractor, case.new_tokens)
+    old = PerSample.of(extractor, case.new_tokens, settings["checkpoint_interval"])
     ways = [Way("one sample at a time", lambda folder: old.run(data / "vqa.csv", data / "images", folder))]
     for size in case.batches:
         ways.append(Way(f"raylib, {size}", raylib_way(extractor, model, {**settings, "batch_size": size}, case.rows)))

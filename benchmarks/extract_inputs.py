@@ -129,6 +129,7 @@ def build_qwen2_5_vl(folder: Path) -> None:
 
 MODELS: dict[str, Callable[[Path], None]] = {
     "tiny Gemma 3": lambda folder: build_gemma3(folder, width=64, layers=6, tower=64, tower_layers=3, image=112),
+    "deep Gemma 3": lambda folder: build_gemma3(folder, width=64, layers=26, tower=64, tower_layers=13, image=112),
     "heavier Gemma 3": lambda folder: build_gemma3(folder, width=128, layers=12, tower=128, tower_layers=6, image=224),
     "tiny Qwen2.5-VL": build_qwen2_5_vl,
 }

@@ -17,7 +17,7 @@ class PerSample:
     """One sample at a time, three passes each.
 
     model, processor: loaded; tower, blocks: the model's. layers: of which states are kept. new_tokens: of an answer;
-    None for no answers.
+    None for no answers. interval: rows of a file.
     """
 
     model: Any
@@ -28,19 +28,20 @@ class PerSample:
     new_tokens: int | None
     image_token: int
     device: str
+    interval: int = 1000
     vision_tokens: dict[str, dict[int, np.ndarray]] = field(default_factory=dict)
     """question id → layer → the state at the true last image token, kept only while `check` is on."""
     check: bool = False
 
     @classmethod
-    def of(cls, extractor: Any, new_tokens: int | None) -> PerSample:
+    def of(cls, extractor: Any, new_tokens: int | None, interval: int) -> PerSample:
         """With the weights and the processor of a `raylib.extract.extractor.Extractor`."""
         anatomy = extractor.anatomy
         parts = (extractor.model, extractor.processor, anatomy.tower, anatomy.blocks)
-        return cls(*parts, extractor.layers, new_tokens, extractor.image_token, extractor.device)
+        return cls(*parts, extractor.layers, new_tokens, extractor.image_token, extractor.device, interval)
 
     def run(self, table: Path, images: Path, output: Path) -> None:
-        """All rows of a CSV; one HDF5 file with all of them at the end, as the scripts write one per 1,000 rows."""
+        """All rows of a CSV, one after the other; an HDF5 file as soon as there are `interval` of them."""
         import pandas as pd
         from PIL import Image
 
@@ -57,7 +58,7 @@ class PerSample:
                 **found,
             }
             self._empty_cache()
-            if len(rows) == 1000:
+            if len(rows) == self.interval:
                 parts += 1
                 self._write(rows, output, parts)
                 rows = {}

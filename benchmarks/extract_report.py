@@ -47,14 +47,17 @@ def table(record: dict[str, Any]) -> list[str]:
             spread = f"{way['ratio']:.2f}× ({low:.2f} to {high:.2f})" if i else "1×"
             model = f"{case['model']} ({case['parameters'] / 1e6:.1f} M)"
             about = [model, f"{case['rows']} {case['lengths']}", str(case["new tokens"] or "–")]
-            agree = [f"{case['largest difference']:.0e}", str(case["answers that differ"] if case["new tokens"] else "–")]
+            agree = [
+                f"{case['largest difference']:.0e}",
+                str(case["answers that differ"] if case["new tokens"] else "–"),
+            ]
             cells = [way["way"], f"{way['rows per second']:.1f}", spread, f"{statistics.median(way['cpu s']):.2f}"]
             cells += [f"{way['cpu ratio']:.2f}×" if i else "1×", *(agree if i == 0 else ["", ""])]
             rows.append([*(about if i == 0 else ["", "", ""]), *cells])
-    load = record["load average"]
+    begin, end = (record["load average"][when][0] for when in ("start", "end"))
     note = (
         f"{record['date']}; {record['device']}, {record['dtype']}, {record['threads']} torch thread(s) on "
         f"{record['cores']} cores; torch {record['torch']}, transformers {record['transformers']}; {record['rounds']} "
-        f"rounds, {record['minutes']} minutes; load average {load['start'][0]} at the start, {load['end'][0]} at the end."
+        f"rounds, {record['minutes']} minutes; load average {begin} at the start, {end} at the end."
     )
     return [*markdown_table(_COLUMNS, rows), "", note]

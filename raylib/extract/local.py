@@ -42,8 +42,8 @@ class ThisProcess:
 
 
 def try_batch_sizes(extractor: Extractor, longest: PreparedRow, most: int) -> int:
-    """--batch-size auto: the largest batch up to `most` that fits, and on a CPU pays. Raises ModelError where one row alone does not
-    fit."""
+    """--batch-size auto: the largest batch up to `most` that fits, and on a CPU pays. Raises ModelError where one row
+    alone does not fit."""
     extractor.load()
 
     def forward(size: int) -> object:
