@@ -43,8 +43,8 @@ class Case:
     batches: tuple[int | str, ...]
 
 
-PARTS = 4
-"""Files of a run, on both sides: raylib writes one while it runs the next rows, and a long run has many."""
+INTERVAL = 64
+"""Rows of a file, on both sides: raylib writes one while it runs the next rows, and a long run has many."""
 
 FULL = (
     Case("tiny Gemma 3", 256, "short", None, (1, 8, 16, 32, "auto")),
@@ -142,7 +142,7 @@ def measure_case(case: Case, root: Path, options: argparse.Namespace, dtype: str
         write_rows(data, case.rows, case.lengths)
     settings = {"vqa_dataset": str(data / "vqa.csv"), "images_dir": str(data / "images"), "local": True, "quiet": True}
     settings |= {"device": options.device, "dtype": dtype, "generate": case.new_tokens is not None}
-    settings |= {"max_new_tokens": case.new_tokens or 1, "checkpoint_interval": max(1, case.rows // PARTS)}
+    settings |= {"max_new_tokens": case.new_tokens or 1, "checkpoint_interval": INTERVAL}
     extractor = loaded(model, settings)
     old = PerSample.of(extractor, case.new_tokens, settings["checkpoint_interval"])
     ways = [Way("one sample at a time", lambda folder: old.run(data / "vqa.csv", data / "images", folder))]

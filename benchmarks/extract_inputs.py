@@ -98,7 +98,9 @@ def build_gemma3(folder: Path, *, width: int, layers: int, tower: int, tower_lay
     text |= {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "eos", "bos")}
     vision = {"model_type": "siglip_vision_model", "hidden_size": tower, "intermediate_size": 4 * tower}
     vision |= {"num_hidden_layers": tower_layers, "num_attention_heads": 4, "image_size": image, "patch_size": 14}
-    marks = {name.replace("token", "token_index"): tokenizer.get_vocab()[mark] for name, mark in named.items()}
+    marks: dict[str, Any] = {
+        name.replace("token", "token_index"): tokenizer.get_vocab()[mark] for name, mark in named.items()
+    }
     config = t.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=tokens, **marks)
     _save(t.Gemma3ForConditionalGeneration, config, processor, folder, tokenizer)
 
@@ -122,7 +124,7 @@ def build_qwen2_5_vl(folder: Path) -> None:
     text = _decoder(128, 8, len(tokenizer)) | {"rope_parameters": rope}
     vision = {"depth": 4, "num_heads": 4, "patch_size": 14, "spatial_merge_size": 2, "hidden_size": 64}
     vision |= {"intermediate_size": 256, "out_hidden_size": 128, "window_size": 112, "fullatt_block_indexes": [3]}
-    ids = {f"{name}_id": tokenizer.get_vocab()[token] for name, token in named.items()}
+    ids: dict[str, Any] = {f"{name}_id": tokenizer.get_vocab()[token] for name, token in named.items()}
     config = t.Qwen2_5_VLConfig(text_config=text, vision_config=vision, **ids)
     _save(t.Qwen2_5_VLForConditionalGeneration, config, processor, folder, tokenizer)
 

@@ -48,7 +48,7 @@ class PerSample:
         output.mkdir(parents=True, exist_ok=True)
         rows: dict[str, dict[str, Any]] = {}
         parts = 0
-        for _, row in pd.read_csv(table).iterrows():
+        for row in pd.read_csv(table).to_dict("records"):
             image = Image.open(images / row["image_name"]).convert("RGB")
             found = self.sample(row["question_id"], row["question"], image)
             rows[row["question_id"]] = {

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -87,10 +88,8 @@ def test_short_questions_are_alike_in_length_and_mixed_ones_are_not():
 
 
 def test_a_model_by_name_is_measured_without_and_with_answers():
-    class Options:
-        model, quick, rows, new_tokens = "some/model", False, 100, 50
-
-    assert [(c.model, c.rows, c.new_tokens) for c in cases_of(Options)] == [
+    options = Namespace(model="some/model", quick=False, rows=100, new_tokens=50)
+    assert [(c.model, c.rows, c.new_tokens) for c in cases_of(options)] == [
         ("some/model", 100, None),
         ("some/model", 100, 50),
     ]
