@@ -51,8 +51,8 @@ class RayPlace:
         except ray.exceptions.RayError as error:
             raise worker_failure(error, extractor.spec.name) from error
 
-    def find_batch_size(self, extractor: Extractor, longest: PreparedRow) -> int:
-        return once(self.workers, extractor.spec.name, try_batch_sizes, extractor, longest)
+    def find_batch_size(self, extractor: Extractor, longest: PreparedRow, most: int) -> int:
+        return once(self.workers, extractor.spec.name, try_batch_sizes, extractor, longest, most)
 
 
 def _carried(batch: RowBatch) -> RowBatch:
