@@ -15,16 +15,15 @@ from raylib.extract.architectures import PROVEN
 from raylib.extract.extractor import Extractor
 from raylib.models.protocol import ModelSpec
 
-from .checkpoints import BUILDERS
-from .checkpoints.group_c import BUILDERS_C
+from .checkpoints import BUILDERS, MORE
 from .made import rows
 from .references_c import reference
 from .test_parity import check
 
 
-@pytest.mark.parametrize("name", BUILDERS_C)
+@pytest.mark.parametrize("name", MORE)
 def test_a_batch_of_mixed_rows_equals_the_rows_alone(name, tmp_path):
-    folder = BUILDERS_C[name](tmp_path)
+    folder = MORE[name](tmp_path)
     extractor = Extractor(ModelSpec(str(folder)), "0,1/2,-1")
     prepared = [extractor.prepare(row.question, row.image) for row in rows()]
     alone = [reference(name, folder, row.image, row.question, extractor.layers) for row in rows()]
@@ -71,7 +70,7 @@ def test_a_config_without_an_image_token_is_refused(model):
 
 def test_a_class_that_no_test_has_proven_is_checked_with_its_first_batch(monkeypatch, tmp_path):
     """Molmo 2, as if nothing were known of how it numbers patches."""
-    folder = str(BUILDERS_C["molmo2"](tmp_path))
+    folder = str(MORE["molmo2"](tmp_path))
     monkeypatch.setattr(collate, "_PATCH_NUMBERS", "")
     monkeypatch.setattr(extractor_module, "PROVEN", frozenset())
     extractor = Extractor(ModelSpec(folder), "-1")
@@ -92,7 +91,7 @@ def test_a_class_that_no_test_has_proven_is_checked_with_its_first_batch(monkeyp
 
 def test_what_is_called_proven_is_proven():
     assert {name.partition("3.5")[0].rstrip("3") if "internvl" in name else name for name in BUILDERS} | set(
-        BUILDERS_C
+        MORE
     ) == PROVEN
 
 
