@@ -68,14 +68,21 @@ def context_length(config: Any) -> int | None:
 
 def image_token(config: Any, processor: Any, name: str) -> int:
     """The id of the token that stands for a part of the image in an expanded prompt. Raises ModelError where neither
-    config nor processor says."""
+    config nor processor says, and for a token that stands elsewhere too (Kosmos-2.5's begins texts)."""
     known = architecture(config.model_type).image_token
     if known:
         return int(_at(config, known))
-    for holder in (config, processor, getattr(processor, "tokenizer", None)):
+    tokenizer = getattr(processor, "tokenizer", None)
+    ends = [getattr(tokenizer, attribute, None) for attribute in ("bos_token_id", "eos_token_id")]
+    for holder in (config, processor, tokenizer):
         for attribute in _IMAGE_TOKENS:
             found = getattr(holder, attribute, None)
             if isinstance(found, int):
+                if found in ends:
+                    raise ModelError(
+                        f"{name} ({config.model_type}): its image token {found} also begins or ends texts; where its "
+                        "image is cannot be told"
+                    )
                 return found
     raise ModelError(
         f"{name} ({config.model_type}): no image token found; looked for {', '.join(_IMAGE_TOKENS)} in its config and "

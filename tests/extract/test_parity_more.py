@@ -68,6 +68,18 @@ def test_a_config_without_an_image_token_is_refused(model):
         image_token(config, None, "some-model")
 
 
+def test_an_image_token_that_also_begins_texts_is_refused():
+    """As Kosmos-2.5's."""
+    from types import SimpleNamespace
+
+    config = SimpleNamespace(model_type="kosmos-2.5")
+    tokenizer = SimpleNamespace(bos_token_id=0, eos_token_id=2, image_token_id=0)
+    with pytest.raises(ModelError, match="its image token 0 also begins or ends texts"):
+        image_token(config, SimpleNamespace(tokenizer=tokenizer), "some-model")
+    tokenizer.image_token_id = 7
+    assert image_token(config, SimpleNamespace(tokenizer=tokenizer), "some-model") == 7
+
+
 def test_a_class_that_no_test_has_proven_is_checked_with_its_first_batch(monkeypatch, tmp_path):
     """Molmo 2, as if nothing were known of how it numbers patches."""
     folder = str(MORE["molmo2"](tmp_path))
