@@ -39,7 +39,7 @@ def dissect(model: Any, name: str) -> Anatomy:
     tower = _at(model, known.tower) if known.tower else _find_tower(body)
     if tower is None:
         raise ModelError(
-            f"{name} ({config.model_type}): no vision tower found; looked for a module named {', '.join(_TOWERS)}"
+            f"{name} ({config.model_type}): no vision tower found; looked for one module named {', '.join(_TOWERS)}"
         )
     depth = decoder_depth(config, name)
     blocks = list(_at(model, known.layers)) if known.layers else _find_blocks(model, tower, depth)
@@ -91,10 +91,11 @@ def image_token(config: Any, processor: Any, name: str) -> int:
 
 
 def _find_tower(body: Any) -> Any:
-    """The outermost module of one of the usual names; of two alike, the first."""
-    named = [(path.count("."), path, module) for path, module in body.named_modules() if path]
-    found = [entry for entry in named if entry[1].rpartition(".")[2] in _TOWERS]
-    return min(found, key=lambda entry: entry[0])[2] if found else None
+    """The outermost module of one of the usual names; None of several that are as far out."""
+    named = [(path.count("."), module) for path, module in body.named_modules() if path.rpartition(".")[2] in _TOWERS]
+    nearest = min((far for far, _ in named), default=0)
+    found = [module for far, module in named if far == nearest]
+    return found[0] if len(found) == 1 else None
 
 
 def _find_blocks(model: Any, tower: Any, depth: int) -> list[Any]:

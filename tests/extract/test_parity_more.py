@@ -125,6 +125,13 @@ def test_of_two_lists_that_could_be_the_decoder_none_is_taken():
         dissect(model, "some-model")
 
 
+def test_of_two_towers_none_is_taken():
+    model = on_meta("LlavaForConditionalGeneration")
+    model.model.vision_encoder = copy.copy(model.model.vision_tower)
+    with pytest.raises(ModelError, match="no vision tower found; looked for one module named vision_tower, visual"):
+        dissect(model, "some-model")
+
+
 def test_a_row_of_another_layout_than_its_prompt_is_refused(checkpoint):
     """A decoder that reads something else than the prompt, as a Q-Former does."""
     extractor = Extractor(ModelSpec(str(checkpoint("gemma3"))), "0")
