@@ -39,7 +39,7 @@ def dissect(model: Any, name: str) -> Anatomy:
     tower = _at(model, known.tower) if known.tower else _find_tower(body)
     if tower is None:
         raise ModelError(
-            f"{name} ({config.model_type}): no vision tower found; looked for a module named {', '.join(_TOWERS)}"
+            f"{name} ({config.model_type}): no vision tower found; looked for one module named {', '.join(_TOWERS)}"
         )
     depth = decoder_depth(config, name)
     blocks = list(_at(model, known.layers)) if known.layers else _find_blocks(model, tower, depth)
@@ -68,14 +68,21 @@ def context_length(config: Any) -> int | None:
 
 def image_token(config: Any, processor: Any, name: str) -> int:
     """The id of the token that stands for a part of the image in an expanded prompt. Raises ModelError where neither
-    config nor processor says."""
+    config nor processor says, and for a token that stands elsewhere too (Kosmos-2.5's begins texts)."""
     known = architecture(config.model_type).image_token
     if known:
         return int(_at(config, known))
-    for holder in (config, processor, getattr(processor, "tokenizer", None)):
+    tokenizer = getattr(processor, "tokenizer", None)
+    ends = [getattr(tokenizer, attribute, None) for attribute in ("bos_token_id", "eos_token_id")]
+    for holder in (config, processor, tokenizer):
         for attribute in _IMAGE_TOKENS:
             found = getattr(holder, attribute, None)
             if isinstance(found, int):
+                if found in ends:
+                    raise ModelError(
+                        f"{name} ({config.model_type}): its image token {found} also begins or ends texts; where its "
+                        "image is cannot be told"
+                    )
                 return found
     raise ModelError(
         f"{name} ({config.model_type}): no image token found; looked for {', '.join(_IMAGE_TOKENS)} in its config and "
@@ -84,10 +91,11 @@ def image_token(config: Any, processor: Any, name: str) -> int:
 
 
 def _find_tower(body: Any) -> Any:
-    """The outermost module of one of the usual names; of two alike, the first."""
-    named = [(path.count("."), path, module) for path, module in body.named_modules() if path]
-    found = [entry for entry in named if entry[1].rpartition(".")[2] in _TOWERS]
-    return min(found, key=lambda entry: entry[0])[2] if found else None
+    """The outermost module of one of the usual names; None of several that are as far out."""
+    named = [(path.count("."), module) for path, module in body.named_modules() if path.rpartition(".")[2] in _TOWERS]
+    nearest = min((far for far, _ in named), default=0)
+    found = [module for far, module in named if far == nearest]
+    return found[0] if len(found) == 1 else None
 
 
 def _find_blocks(model: Any, tower: Any, depth: int) -> list[Any]:

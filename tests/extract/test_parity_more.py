@@ -15,16 +15,15 @@ from raylib.extract.architectures import PROVEN
 from raylib.extract.extractor import Extractor
 from raylib.models.protocol import ModelSpec
 
-from .checkpoints import BUILDERS
-from .checkpoints.group_c import BUILDERS_C
+from .checkpoints import BUILDERS, MORE
 from .made import rows
 from .references_c import reference
 from .test_parity import check
 
 
-@pytest.mark.parametrize("name", BUILDERS_C)
+@pytest.mark.parametrize("name", MORE)
 def test_a_batch_of_mixed_rows_equals_the_rows_alone(name, tmp_path):
-    folder = BUILDERS_C[name](tmp_path)
+    folder = MORE[name](tmp_path)
     extractor = Extractor(ModelSpec(str(folder)), "0,1/2,-1")
     prepared = [extractor.prepare(row.question, row.image) for row in rows()]
     alone = [reference(name, folder, row.image, row.question, extractor.layers) for row in rows()]
@@ -69,9 +68,21 @@ def test_a_config_without_an_image_token_is_refused(model):
         image_token(config, None, "some-model")
 
 
+def test_an_image_token_that_also_begins_texts_is_refused():
+    """As Kosmos-2.5's."""
+    from types import SimpleNamespace
+
+    config = SimpleNamespace(model_type="kosmos-2.5")
+    tokenizer = SimpleNamespace(bos_token_id=0, eos_token_id=2, image_token_id=0)
+    with pytest.raises(ModelError, match="its image token 0 also begins or ends texts"):
+        image_token(config, SimpleNamespace(tokenizer=tokenizer), "some-model")
+    tokenizer.image_token_id = 7
+    assert image_token(config, SimpleNamespace(tokenizer=tokenizer), "some-model") == 7
+
+
 def test_a_class_that_no_test_has_proven_is_checked_with_its_first_batch(monkeypatch, tmp_path):
     """Molmo 2, as if nothing were known of how it numbers patches."""
-    folder = str(BUILDERS_C["molmo2"](tmp_path))
+    folder = str(MORE["molmo2"](tmp_path))
     monkeypatch.setattr(collate, "_PATCH_NUMBERS", "")
     monkeypatch.setattr(extractor_module, "PROVEN", frozenset())
     extractor = Extractor(ModelSpec(folder), "-1")
@@ -92,7 +103,7 @@ def test_a_class_that_no_test_has_proven_is_checked_with_its_first_batch(monkeyp
 
 def test_what_is_called_proven_is_proven():
     assert {name.partition("3.5")[0].rstrip("3") if "internvl" in name else name for name in BUILDERS} | set(
-        BUILDERS_C
+        MORE
     ) == PROVEN
 
 
@@ -111,6 +122,13 @@ def test_of_two_lists_that_could_be_the_decoder_none_is_taken():
     language = model.model.language_model
     language.others = nn.ModuleList(copy.copy(layer) for layer in language.layers)
     with pytest.raises(ModelError, match="no decoder found; looked for one list of 32 modules"):
+        dissect(model, "some-model")
+
+
+def test_of_two_towers_none_is_taken():
+    model = on_meta("LlavaForConditionalGeneration")
+    model.model.vision_encoder = copy.copy(model.model.vision_tower)
+    with pytest.raises(ModelError, match="no vision tower found; looked for one module named vision_tower, visual"):
         dissect(model, "some-model")
 
 
