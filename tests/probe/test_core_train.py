@@ -9,6 +9,7 @@ import torch
 
 from raylib.errors import UserError
 from raylib.probe import mlp
+from raylib.probe.metrics import interval
 from raylib.probe.splits import split_rows
 from raylib.probe.train import PUBLISHED, Recipe, load_probe, run_probe
 from raylib.store.representations import Representation
@@ -162,6 +163,24 @@ def test_with_few_test_sources_intervals_are_by_image_and_say_so():
     assert 1 < len(sources) < 10
     assert f"intervals are by image: {len(sources)} test sources are too few" in result.notes[0]
     assert result.test.interval[0] < result.test.interval[1]
+
+
+@pytest.mark.parametrize("kind", ["image", "random", "source"])
+def test_intervals_draw_what_the_split_kept_together(kind):
+    data, layers = planted()
+    sources = [f"set {int(name.removesuffix('.jpg')) % 60}" for name in data.images]  # 12 of them to test with
+    data = dataclasses.replace(data, columns={"source": sources})
+    result, _ = run(data, layers[0], kind)
+    rows = [int(id[1:]) for id in result.test_ids]
+    drawn = {"image": data.images, "random": data.ids, "source": sources}
+    found = {
+        name: interval(result.test_labels, result.test_scores, [groups[at] for at in rows], 200, 42)
+        for name, groups in drawn.items()
+    }
+    assert len(set(found.values())) == 3
+    assert result.test.interval == found[kind]
+    assert result.notes == []
+    assert any(group.interval for group in result.by["source"])  # within a source, images are drawn
 
 
 def test_a_column_of_very_many_values_is_no_breakdown():
