@@ -19,8 +19,10 @@ _JOBS: dict[str, tuple[str, str]] = {
     "evaluate": ("raylib.evaluate.config:EvaluateConfig", "raylib.commands:run_evaluate"),
     "encode": ("raylib.encode.config:EncodeConfig", "raylib.commands:run_encode"),
     "extract": ("raylib.extract.config:ExtractConfig", "raylib.commands:run_extract"),
+    "probe": ("raylib.probe.config:ProbeConfig", "raylib.commands:run_probe"),
     "score": ("raylib.score.config:ScoreConfig", "raylib.score.commands:run_score"),
     "compare": ("raylib.score.config:CompareConfig", "raylib.score.commands:run_compare"),
+    "inspect": ("raylib.extract.show:InspectStatesConfig", "raylib.extract.show:run_inspect_states"),
     "inspect-run": ("raylib.inspect.config:InspectConfig", "raylib.inspect.run:run_inspect"),
     "report": ("raylib.commands:ReportConfig", "raylib.commands:run_report"),
     "list": ("raylib.commands:ListConfig", "raylib.commands:run_list"),
@@ -171,11 +173,19 @@ def _for_command_line(config_class: type) -> type:
     annotations: dict[str, Any] = {}
     for f in dataclasses.fields(config_class):
         if f.metadata.get("positional"):
-            annotations[f.name] = typing.Annotated[hints[f.name], tyro.conf.Positional]
-        elif hints[f.name] is not bool:
+            choices = typing.get_origin(hints[f.name]) is typing.Literal  # which tyro lists itself
+            word = None if choices else f.name.upper()
+            annotations[f.name] = typing.Annotated[hints[f.name], tyro.conf.Positional, tyro.conf.arg(metavar=word)]
+        elif hints[f.name] is bool:
+            if "aliases" in f.metadata:  # short forms, such as -d
+                short = tyro.conf.arg(aliases=list(f.metadata["aliases"]))
+                annotations[f.name] = typing.Annotated[hints[f.name], short]
+        else:
             plain = next((t for t in (int, float, str) if t in (hints[f.name], *typing.get_args(hints[f.name]))), str)
             word = f.metadata.get("metavar", {int: "N", float: "N", str: "NAME"}[plain])
-            annotations[f.name] = typing.Annotated[hints[f.name], tyro.conf.arg(metavar=word)]
+            annotations[f.name] = typing.Annotated[
+                hints[f.name], tyro.conf.arg(metavar=word, aliases=f.metadata.get("aliases"))
+            ]
     shown = type(
         config_class.__name__, (config_class,), {"__annotations__": annotations, "__doc__": config_class.__doc__}
     )

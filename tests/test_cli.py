@@ -13,6 +13,7 @@ from raylib.cli import main, parse
 from raylib.commands import ListConfig, ReportConfig
 from raylib.errors import ModelError, RaylibError, UnknownNameError, UserError
 from raylib.evaluate.config import EvaluateConfig
+from raylib.extract.show import InspectStatesConfig
 from raylib.models.families import FAMILIES
 from raylib.models.protocol import option_flag
 
@@ -53,7 +54,9 @@ def yaml_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], *([name, "--help"] for name in ("evaluate", "encode", "score", "compare"))], ids=" ".join
+    "arguments",
+    [["--help"], *([name, "--help"] for name in ("evaluate", "encode", "score", "compare", "inspect"))],
+    ids=" ".join,
 )
 def test_help_answers_at_once_and_imports_nothing_heavy(arguments):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -70,6 +73,7 @@ def test_the_overview_names_every_job_with_its_purpose(capsys):
     lines = (
         "evaluate Score embedding models",
         "encode Turn your own text, images, PDFs",
+        "inspect Show what files of hidden states hold",
         "inspect-run Write a page",
         "list Show what can be",
     )
@@ -315,6 +319,22 @@ def test_positional_arguments_of_list_and_report():
     assert vars(listed) == vars(ListConfig("tasks", "", "ViDoRe(v2)"))
     assert parse(ReportConfig, ["some/folder"], prog="x").folder == "some/folder"
     assert parse(ReportConfig, [], prog="x").folder == "results"
+
+
+def test_inspect_has_short_forms_of_its_switches(yaml_file, capsys):
+    said = InspectStatesConfig("out/x.h5", detailed=True, all=True)
+    for flags in (["-d", "-a"], ["--detailed", "--all"], ["-a", "--detailed"]):
+        assert vars(parse(InspectStatesConfig, ["out/x.h5", *flags], prog="x")) == vars(said)
+    path = yaml_file("path: out/x.h5\ndetailed: true\nall: true")
+    assert vars(parse(InspectStatesConfig, ["--config", path], prog="x")) == vars(said)
+    assert not parse(InspectStatesConfig, ["--config", path, "--no-detailed"], prog="x").detailed
+    sample = yaml_file("path: out\nsample: q7")
+    for arguments in (["out", "--sample", "q7"], ["--config", sample]):
+        assert vars(parse(InspectStatesConfig, arguments, prog="x")) == vars(InspectStatesConfig("out", sample="q7"))
+    with pytest.raises(SystemExit) as end:
+        main(["inspect", "--config", sample, "-d"])
+    said = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert end.value.code == 2 and "leave out --detailed and --all" in said
 
 
 # Exit status.

@@ -149,3 +149,28 @@ def test_removing_is_idempotent(folder):
 def test_joining_knows_trailing_slashes():
     assert storage.join("s3://bucket/x/", "y", "z.txt") == "s3://bucket/x/y/z.txt"
     assert storage.is_remote("s3://bucket") and not storage.is_remote("/tmp/a")
+
+
+def test_bytes_are_read_whole_in_part_and_as_a_stream(folder):
+    path = storage.join(folder, "a.bin")
+    with storage.atomic_write(path) as stream:
+        stream.write(b"0123456789")
+    assert storage.read_bytes(path) == b"0123456789"
+    assert storage.read_bytes(path, 4) == b"0123" and storage.read_bytes(path, 40) == b"0123456789"
+    with storage.open_binary(path) as stream:
+        stream.seek(8)
+        assert stream.read() == b"89"
+    for read in (storage.read_bytes, lambda path: storage.open_binary(path).__enter__()):
+        with pytest.raises(FileNotFoundError):
+            read(storage.join(folder, "none"))
+
+
+def test_every_file_below_a_remote_folder_is_found_with_its_size(remote):
+    assert storage.find_files(remote) == {}
+    for name, data in {"a.png": b"12", "sub/deep/b.png": b"123"}.items():
+        storage.write_text(storage.join(remote, name), data.decode())
+    found = storage.find_files(f"{remote}/")
+    assert {name: size for name, (size, _) in found.items()} == {"a.png": 2, "sub/deep/b.png": 3}
+    storage.write_text(storage.join(remote, "a.png"), "21")
+    again = storage.find_files(remote)
+    assert again["a.png"][1] != found["a.png"][1] != "" and again["sub/deep/b.png"] == found["sub/deep/b.png"]

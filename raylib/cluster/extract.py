@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
 import ray.exceptions
 
 from raylib.cluster.halves import Halves, Work, quiet_ray_data, resident
-from raylib.cluster.session import MAX_ATTEMPTS, Workers, portable, started_here, worker_failure
+from raylib.cluster.once import once
+from raylib.cluster.session import Workers, started_here, worker_failure
 from raylib.extract.batches import BatchStates, PreparedBatch, RowBatch, prepare_batch, run_batch
 from raylib.extract.collate import PreparedRow
 from raylib.extract.extractor import Extractor
@@ -30,17 +31,19 @@ class RayPlace:
     def of(cls, config: Placement) -> RayPlace:
         """Raises UserError for resources that the cluster cannot have."""
         quiet_ray_data()
-        wanted = Workers(config.workers, config.min_workers, config.gpus_per_worker, config.cpus_per_worker)
-        return cls(wanted.resolve())
+        return cls(Workers.of(config).resolve())
 
     def extract(self, extractor: Extractor, batches: Sequence[RowBatch]) -> Iterator[BatchStates]:
         """The states of all batches, as they come. Raises what went wrong on a worker, and ModelError when workers die
         `MAX_ATTEMPTS` times over the same rows."""
         assert self.workers.count is not None
         halves = Halves(self.workers, min(self.workers.count, len(batches)), 1, len(batches), self.split)
-        carried: list[Any] = [batch if started_here() else _Carried.of(batch) for batch in batches]
+        work = _ExtractWork(extractor)
+        if not started_here():
+            work.carried = {batch.name: ray.put(_carried(batch)) for batch in batches}
+            batches = [replace(batch, rows=[]) for batch in batches]
         try:
-            with closing(halves.receipts(_ExtractWork(extractor), carried)) as receipts:
+            with closing(halves.receipts(work, batches)) as receipts:
                 for receipt in receipts:
                     yield from receipt.result
                     if receipt.failure is not None:
@@ -49,37 +52,24 @@ class RayPlace:
             raise worker_failure(error, extractor.spec.name) from error
 
     def find_batch_size(self, extractor: Extractor, longest: PreparedRow) -> int:
-        """Tried in a task that holds what a worker holds."""
-        task = ray.remote(_find_batch_size).options(
-            num_gpus=self.workers.gpus or None, num_cpus=self.workers.cpus, max_retries=MAX_ATTEMPTS - 1
-        )
-        try:
-            found: Any = ray.get(task.remote(extractor, longest, self.workers.cpus))
-        except ray.exceptions.RayError as error:
-            raise worker_failure(error, extractor.spec.name) from error
-        if isinstance(found, Exception):
-            raise found
-        return found
+        return once(self.workers, extractor.spec.name, try_batch_sizes, extractor, longest)
 
 
-@dataclass
-class _Carried:
-    """A batch whose images travel by value through the object store, to machines that do not see their files."""
-
-    batch: ray.ObjectRef
-
-    @classmethod
-    def of(cls, batch: RowBatch) -> _Carried:
-        rows = [replace(row, image=row.image.carried()) for row in batch.rows]
-        return cls(ray.put(replace(batch, rows=rows)))
+def _carried(batch: RowBatch) -> RowBatch:
+    """With the bytes of its images, for machines that do not see their files."""
+    return replace(batch, rows=[replace(row, image=row.image.carried()) for row in batch.rows])
 
 
 @dataclass
 class _ExtractWork(Work[list[BatchStates]]):
-    extractor: Extractor
+    """carried: batches by name that travel through the object store, which spills to disk what memory cannot hold. A
+    reference to one must not be pickled by other hands than Ray's: it would be lost."""
 
-    def prepare(self, batch: Any) -> PreparedBatch:
-        found: RowBatch = ray.get(batch.batch) if isinstance(batch, _Carried) else batch
+    extractor: Extractor
+    carried: dict[str, ray.ObjectRef] = field(default_factory=dict)
+
+    def prepare(self, batch: RowBatch) -> PreparedBatch:
+        found: Any = ray.get(self.carried[batch.name]) if batch.name in self.carried else batch
         return prepare_batch(resident(str(self.extractor), self.extractor), found)
 
     def load(self) -> None:
@@ -91,14 +81,3 @@ class _ExtractWork(Work[list[BatchStates]]):
     def run(self, prepared: Iterator[PreparedBatch], result: list[BatchStates]) -> None:
         for batch in prepared:
             result.append(run_batch(self.extractor, batch))
-
-
-def _find_batch_size(extractor: Extractor, longest: PreparedRow, threads: int) -> int | Exception:
-    """On a worker. A failure travels as an answer: raised here, Ray would wrap it in its own words."""
-    import torch
-
-    try:
-        torch.set_num_threads(threads)
-        return try_batch_sizes(extractor, longest)
-    except Exception as error:
-        return portable(error)

@@ -15,8 +15,9 @@ from raylib.encode.image_files import Place
 from raylib.encode.inputs import InputFile
 from raylib.encode.pdf import count_pages
 from raylib.errors import UserError
-from raylib.evaluate.contents import SURROGATE, BadContentError, is_unicode
+from raylib.evaluate.contents import BadContentError
 from raylib.evaluate.pixel_files import PixelFile
+from raylib.store.unicode import SURROGATE, is_unicode
 
 _READ_ROWS = 128
 _DEFAULT_IDS = ("id", "_id")

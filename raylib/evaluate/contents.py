@@ -24,17 +24,9 @@ MAX_IMAGE_PIXELS = 180_000_000
 
 _READ_ROWS = 256
 
-SURROGATE = "it holds half of a surrogate pair, which is no character"
-"""Why a text that is not `is_unicode` cannot be used."""
-
 
 class BadContentError(ValueError):
     """One content cannot be used; the message is the reason, without the content's name."""
-
-
-def is_unicode(text: str) -> bool:
-    """False for half of a pair of surrogates, which JSON can spell and no file can hold."""
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 class Drawing(ABC):

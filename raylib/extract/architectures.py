@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,8 @@ class Architecture:
     tower, layers: dotted paths of modules, from the whole model. image_token: dotted path in the config. prompt: the
     text, with {image} and {question}, where the checkpoint's own template cannot be used. maps: the tower gives maps
     [images, width, rows, columns]. adapter: a folder in the checkpoint with the LoRA that its images need. uncausal:
-    the tower's attention is marked causal and must not be. joined: see `collate`.
+    the tower's attention is marked causal and must not be. all_layers: the tower gives a list of the states of all its
+    layers. reader: how a row becomes tensors, in readers.READERS. joined: see `collate`.
     """
 
     tower: str | None = None
@@ -23,6 +25,8 @@ class Architecture:
     prompt: str | None = None
     maps: bool = False
     adapter: str | None = None
+    all_layers: bool = False
+    reader: Literal["processor", "molmo", "fastvlm"] = "processor"
     uncausal: bool = False
     joined: bool = False
 
@@ -45,6 +49,11 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "perception_lm": Architecture(joined=True),
     "blip-2": Architecture(prompt="{question}"),  # their processors write the image's tokens before the text
     "instructblip": Architecture(prompt="{question}"),
+    # Their code comes with the checkpoint.
+    "molmo": Architecture(
+        tower="model.vision_backbone.image_vit", layers="model.transformer.blocks", all_layers=True, reader="molmo"
+    ),
+    "llava_qwen2": Architecture(reader="fastvlm"),
 }
 
 PROVEN = frozenset(

@@ -60,13 +60,14 @@ class Positions:
 class Capture:
     """States of one batch, on the model's device: `take` runs the forward and gives what was kept of it.
 
-    maps: the tower gives [images, width, rows, columns].
+    maps: the tower gives [images, width, rows, columns]. all_layers: it gives the states of all its layers.
     """
 
     anatomy: Anatomy
     layers: Sequence[int]
     model: str
     maps: bool = False
+    all_layers: bool = False
     _kept: dict[Representation, torch.Tensor] = field(default_factory=dict)
     _tower: list[tuple[Any, Any]] = field(default_factory=list)
 
@@ -89,7 +90,9 @@ class Capture:
 
     def _keep_tower(self, module: Any, inputs: Any, options: dict[str, Any], output: Any) -> None:
         del module, inputs
-        if isinstance(output, tuple | list) and len({getattr(part, "shape", None) for part in output}) < len(output):
+        if self.all_layers:
+            output = output[-1]
+        elif isinstance(output, tuple | list) and len({getattr(part, "shape", None) for part in output}) < len(output):
             raise ModelError(
                 f"{self.model}: its vision tower gave a {type(output).__name__} of {len(output)}, some of the same "
                 "shape; which are its last states is not known"

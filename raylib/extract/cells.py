@@ -23,7 +23,8 @@ from raylib.extract.places import ImagePlace
 
 _BATCH_ROWS = 32
 _READ_BYTES = 4 << 20
-"""Of a column at a time: a row group may hold gigabytes of images."""
+"""Of a column at a time: a row group may hold gigabytes of images. (A file that is mapped to memory would count as
+memory in use.)"""
 
 _LOCK = threading.Lock()
 
@@ -75,7 +76,7 @@ def read_cells(path: str, column: str) -> Cells:
     """Read the column once, holding few images at a time. Raises OSError and pyarrow's errors."""
     path = path if storage.is_remote(path) else os.path.abspath(path)
     digests, pixels, paths = bytearray(), [], {}
-    with storage.open_input(path) as source, pq.ParquetFile(source, buffer_size=_READ_BYTES) as file:
+    with storage.open_binary(path) as source, pq.ParquetFile(source, buffer_size=_READ_BYTES) as file:
         for batch in file.iter_batches(_BATCH_ROWS, columns=[column]):
             for cell in batch.column(0):
                 data, written = _parts(cell.as_py())
@@ -98,7 +99,7 @@ class _Reader:
 
     def __init__(self, path: str, column: str) -> None:
         with ExitStack() as stack:
-            source = stack.enter_context(storage.open_input(path))
+            source = stack.enter_context(storage.open_binary(path))
             self._file = stack.enter_context(pq.ParquetFile(source, buffer_size=_READ_BYTES))
             self._open = stack.pop_all()
         self._column = column

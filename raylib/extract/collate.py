@@ -18,9 +18,9 @@ Side = Literal["left", "right"]
 _PATCH_NUMBERS = "image_token_pooling"
 """Molmo 2's patches of each image token, by their number."""
 
-_FILL = {"image_attention_mask": 1, _PATCH_NUMBERS: -1}
-"""What fills up tensors of images, where not 0. Phi-4 has attention to tiles that are not there: without any, its tower
-would divide by zero."""
+_FILL = {"image_attention_mask": 1, _PATCH_NUMBERS: -1, "images": -1, "image_masks": -1, "image_input_idx": -1}
+"""What stands in tiles that are not there, where it is not zero. Phi-4 has attention to them: without any, its tower
+would divide by zero. Molmo and Molmo 2 know them by -1."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class PreparedRow:
     @property
     def tiles(self) -> int:
         """Images that go through the vision tower: parts of the row's image, and the whole."""
+        if "image_input_idx" in self.tensors:  # Molmo's crops are lists of patches
+            return self.tensors["image_input_idx"].shape[1]
         if "aspect_ratio_mask" in self.tensors:  # Llama 3.2 pads to a fixed number of tiles by itself
             return int(self.tensors["aspect_ratio_mask"].sum())
         pixels = next((array for name, array in self.tensors.items() if "pixel_values" in name), None)
@@ -59,7 +61,7 @@ class PreparedRow:
 
 def collate(rows: Sequence[PreparedRow], pad_token: int, side: Side, *, joined: bool = False) -> Tensors:
     """One batch of `rows`: tensors per token are padded at `side` to the longest row, those of images are put one after
-    the other, with zeros where one is larger than another.
+    the other, with zeros (or as _FILL says) where one is larger than another.
 
     joined: tiles [1, tiles, …] of all rows become [1, tiles of all, …], for models that know no tile that is missing.
 

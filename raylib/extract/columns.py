@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from raylib.errors import UserError
-from raylib.extract.tables import TextTable
+from raylib.store.text_tables import TextTable
 
 ANSWER_COLUMNS = ("answer", "gt_answer", "ground_truth_answer")
 IMAGE_COLUMNS = ("image_id", "image_name")

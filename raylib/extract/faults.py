@@ -6,11 +6,11 @@ from posixpath import basename
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raylib.errors import BadContent
 from raylib.extract.columns import ColumnNames
-from raylib.extract.tables import TEXT, TextTable
+from raylib.store.arrow_text import TEXT, compute
+from raylib.store.text_tables import TextTable
 
 MISSING = ("", "nan", "NaN")
 """Cells that stand for nothing, as pandas wrote and read them; blanks around them do not count. "None", "NA" and "null"
@@ -68,11 +68,11 @@ class Faults:
             self.report(int(row), reason)
 
     def _check_filled(self, name: str, expected: str) -> None:
-        cells = pc.utf8_trim_whitespace(pc.fill_null(self._table.columns[name], ""))
-        self._report_all(pc.is_in(cells, pa.array(MISSING, TEXT)), f"its {name} is empty; expected {expected}")
+        cells = compute.utf8_trim_whitespace(compute.fill_null(self._table.columns[name], ""))
+        self._report_all(compute.is_in(cells, pa.array(MISSING, TEXT)), f"its {name} is empty; expected {expected}")
 
     def _check_nul(self, name: str) -> None:
-        mask = pc.match_substring(pc.fill_null(self._table.columns[name], ""), "\0")
+        mask = compute.match_substring(compute.fill_null(self._table.columns[name], ""), "\0")
         self._report_all(mask, f"its {name} holds a NUL character, which HDF5 cannot hold")
 
     def _check_repeated(self) -> None:

@@ -37,8 +37,9 @@ class Part:
 
     @property
     def digest(self) -> str:
-        """SHA-256, hex, over all that decides its states besides the model: questions, and which images they are."""
-        told = [[row.question_id, row.image_id, row.question, row.answer, row.mark] for row in self.rows]
+        """SHA-256, hex, over all that is kept of its rows and decides their states: texts, and which images they
+        are."""
+        told = [[row.question_id, row.image_id, row.question, row.answer, row.mark, row.carried] for row in self.rows]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 

@@ -13,7 +13,6 @@ from typing import overload
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raylib.errors import BadContent
 from raylib.extract.columns import OWN_NAMES, ColumnNames, choose_columns
@@ -21,15 +20,17 @@ from raylib.extract.faults import Faults
 from raylib.extract.images import ImageSource
 from raylib.extract.places import ImagePlace
 from raylib.extract.row_images import EmbeddedImages, NamedImages, RowImages
-from raylib.extract.tables import TEXT, TextTable, read_table
+from raylib.store.arrow_text import TEXT, compute
+from raylib.store.text_tables import TextTable, read_table
 
 _BLOCK_ROWS = 4096
 
 
 @dataclass(frozen=True)
 class VqaRow:
-    """number: its place in the file, from 0. answer: "" where the file has no answers. carried: the other columns, as
-    text. mark: what tells its image from others, and from itself after a change."""
+    """number: its place among the rows of the file, from 0; rows that cannot be read count too. answer: "" where the
+    file has no answers. carried: the other columns, as text. mark: what tells its image from others, and from itself
+    after a change."""
 
     number: int
     question_id: str
@@ -44,10 +45,10 @@ class VqaRow:
 class VqaRows(Sequence[VqaRow]):
     """Rows; a slice of them copies nothing."""
 
-    def __init__(self, columns: pa.Table, positions: np.ndarray, images: RowImages) -> None:
-        """columns: OWN_NAMES but the last, then the carried ones, large_string without nulls. positions: int64 per row,
-        its place in the file."""
-        self._columns, self._positions, self._images = columns, positions, images
+    def __init__(self, columns: pa.Table, positions: np.ndarray, numbers: np.ndarray, images: RowImages) -> None:
+        """columns: OWN_NAMES but the last, then the carried ones, large_string without nulls. Per row, int64:
+        positions, its place among those that `images` knows; numbers, see `VqaRow`."""
+        self._columns, self._positions, self._numbers, self._images = columns, positions, numbers, images
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -61,7 +62,8 @@ class VqaRows(Sequence[VqaRow]):
             start, stop, step = index.indices(len(self))
             if step != 1:
                 return self.take(range(start, stop, step))
-            return VqaRows(self._columns.slice(start, max(stop - start, 0)), self._positions[start:stop], self._images)
+            columns = self._columns.slice(start, max(stop - start, 0))
+            return VqaRows(columns, self._positions[start:stop], self._numbers[start:stop], self._images)
         position = range(len(self))[index]
         return next(iter(self[position : position + 1]))
 
@@ -69,14 +71,17 @@ class VqaRows(Sequence[VqaRow]):
         for start in range(0, len(self), _BLOCK_ROWS):
             cells = self._columns.slice(start, _BLOCK_ROWS).to_pylist()
             positions = self._positions[start : start + _BLOCK_ROWS]
-            for position, row, mark in zip(positions.tolist(), cells, self._images.marks(positions), strict=True):
+            numbers = self._numbers[start : start + _BLOCK_ROWS]
+            told = zip(numbers.tolist(), positions.tolist(), cells, self._images.marks(positions), strict=True)
+            for number, position, row, mark in told:
                 own = [row.pop(name) for name in OWN_NAMES[:4]]
-                yield VqaRow(position, *own, carried=row, image=self._images.place(position), mark=mark.hex())
+                yield VqaRow(number, *own, carried=row, image=self._images.place(position), mark=mark.hex())
 
     def take(self, indices: Iterable[int]) -> VqaRows:
         """The rows at these positions, in this order."""
         chosen = np.fromiter(indices, np.int64)
-        return VqaRows(self._columns.take(pa.array(chosen)), self._positions[chosen], self._images)
+        columns = self._columns.take(pa.array(chosen))
+        return VqaRows(columns, self._positions[chosen], self._numbers[chosen], self._images)
 
     def carried(self) -> list[VqaRow]:
         """All of them with the bytes of their images, each image once, for a machine that sees no files of this one."""
@@ -101,7 +106,7 @@ class VqaRows(Sequence[VqaRow]):
         images they are."""
         digest = hashlib.sha256(repr(self._columns.column_names).encode())
         for column in self._columns.columns:
-            digest.update(pc.fill_null(pc.binary_length(column), 0).to_numpy().astype("<i8").tobytes())
+            digest.update(compute.fill_null(compute.binary_length(column), 0).to_numpy().astype("<i8").tobytes())
             for chunk in column.chunks:
                 for start in range(0, len(chunk), _BLOCK_ROWS):
                     digest.update("".join(chunk.slice(start, _BLOCK_ROWS).to_pylist()).encode())
@@ -151,7 +156,7 @@ def read_rows(path: str, images: ImageSource | None = None, image_column: str | 
         assert images is not None and names.image is not None
         placed = NamedImages(images, table.columns[names.image], faults.report)
     good = faults.good()
-    rows = VqaRows(columns.take(pa.array(good)), good, placed)
+    rows = VqaRows(columns.take(pa.array(good)), good, table.ordinals()[good], placed)
     return VqaTable(rows, faults.bad(), rows.digest(), names.left_out)
 
 
@@ -166,5 +171,5 @@ def _columns(table: TextTable, names: ColumnNames) -> pa.Table:
         **{out: name for name, out in names.carried.items()},
     }
     return pa.table(
-        {out: nothing if name is None else pc.fill_null(table.columns[name], "") for out, name in chosen.items()}
+        {out: nothing if name is None else compute.fill_null(table.columns[name], "") for out, name in chosen.items()}
     ).combine_chunks()

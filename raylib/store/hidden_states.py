@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from raylib.store.hidden_states_hdf5 import COLUMNS, Hdf5Part, opened, write_hdf
 from raylib.store.hidden_states_old import OldPart
 from raylib.store.hidden_states_parquet import ParquetPart, write_parquet
 from raylib.store.representations import Representation
-from raylib.store.state_table import Part, StateRow, StateTable
+from raylib.store.state_table import Part, StateRow, StateTable, clean
 
 __all__ = ["HiddenStates", "StateRow", "StateTable", "open_states", "part_name", "write_part"]
 
@@ -35,9 +35,12 @@ def part_name(prefix: str, number: int, form: Form) -> str:
 
 def write_part(table: StateTable, path: str, form: Form, compression: Literal["lzf"] | None = None) -> None:
     """Write one part, local or remote; it appears whole, or not at all. One writer a path. Raises UserError for a
-    disk that is full, and for lzf, a compression of HDF5, with Parquet."""
+    disk that is full, an id with NUL or half a surrogate pair, and for lzf, a compression of HDF5, with Parquet."""
     if form == "parquet" and compression is not None:
         raise UserError(f"{compression} is a compression of HDF5 files; leave it out, or ask for HDF5")
+    for question_id in table.question_ids:
+        if clean(question_id) != question_id:
+            raise UserError(f"question_id {question_id!r} has characters that no file can hold; give the row another")
     with storage.atomic_write(path) as stream:
         if form == "parquet":
             write_parquet(table, stream)
@@ -74,6 +77,14 @@ class HiddenStates:
         for part in self.parts:
             found += part.texts(name) if name in part.text_names else [""] * len(part.question_ids)
         return found
+
+    def positions(self) -> dict[str, np.ndarray]:
+        """image_span int64 [n, 2], the first image token and one past the last; vision_position, query_position and
+        image_tokens int64 [n]. {} where a part does not tell: the old scripts kept none."""
+        found = [part.positions() for part in self.parts]
+        if not all(found):
+            return {}
+        return {name: np.concatenate([positions[name] for positions in found]) for name in found[0]}
 
     def matrix(self, representation: Representation, missing: Literal["error", "nan"] = "error") -> np.ndarray:
         """float32 [n, D] over all parts, in the order of question_ids.
@@ -171,9 +182,15 @@ def open_states(path: str) -> HiddenStates:
             "(or .parquet). Name the --output-dir of a `raylib extract`."
         )
     if len(files) > 1:
+        if len({prefix for prefix, _ in files}) == 1:
+            raise UserError(f"{path} holds one run in several forms: {_suffixes(files)}. Move all but one form away.")
         shown = ", ".join(f"{prefix} ({suffix.lstrip('.')})" for prefix, suffix in sorted(files))
         raise UserError(f"{path} holds the hidden states of several runs: {shown}. Name one file, or {path}/PREFIX.")
     return HiddenStates([_open_part(file) for file in next(iter(files.values()))])
+
+
+def _suffixes(files: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(sorted(suffix for _, suffix in files))
 
 
 def _parts_of(paths: list[str]) -> dict[tuple[str, str], list[str]]:
@@ -201,10 +218,10 @@ def _open_part(path: str) -> Part:
 
 def _common(parts: Sequence[Part]) -> dict[str, Any]:
     """What all parts say of themselves: the first part's word, with the rows of all. Raises UserError where two parts
-    name different models."""
+    name different models, layers or boundaries."""
     about = dict(parts[0].about)
     for part in parts[1:]:
-        for name in ("model_name", "fingerprint"):
+        for name in ("model_name", "fingerprint", "layers", "boundary"):
             if name in part.about and name in about and part.about[name] != about[name]:
                 raise UserError(
                     f"{name} is {about[name]!r} in {parts[0].path} and {part.about[name]!r} in {part.path}; expected "

@@ -16,6 +16,7 @@ from raylib import storage
 from raylib.errors import UserError
 from raylib.store.representations import Representation
 from raylib.store.state_table import (
+    FAILED,
     LAYOUT,
     POSITIONS,
     StateRow,
@@ -33,7 +34,6 @@ COLUMNS = "columns"
 """The one group at the top of a file that is no row."""
 
 _CHUNK_BYTES = 1 << 20
-_FAILED = ("failed_question_id", "failed_reason")
 
 
 def representation_path(representation: Representation) -> str:
@@ -48,14 +48,15 @@ def representation_path(representation: Representation) -> str:
 def write_hdf5(table: StateTable, path: str, compression: str | None) -> None:
     """Write `table` to a local file that nobody reads yet. compression: None or "lzf". Raises OSError.
 
-    The oldest format of HDF5 that holds it: any reader of the last fifteen years opens it. No times are kept, so
+    No lock, here and in reading: a part has one writer and is never changed, and some file systems have no locks. The
+    oldest format of HDF5 that holds it: any reader of the last fifteen years opens it. No times are kept, so
     equal tables give equal files.
     """
     import h5py
 
     _check_room(table, path)
     try:
-        with h5py.File(path, "w", libver="earliest") as file:
+        with h5py.File(path, "w", libver="earliest", locking=False) as file:
             for name, value in to_attributes(table.about).items():
                 file.attrs[name] = value
             _write_columns(file, table, compression)
@@ -81,8 +82,8 @@ def _write_columns(file: Any, table: StateTable, compression: str | None) -> Non
     for name, values in table.texts.items():
         _write_texts(columns, text_name(name), [clean(value) for value in values])
     for name, values in table.positions.items():
-        columns.create_dataset(name, data=np.asarray(values, np.int64), track_times=False)
-    for name, values in zip(_FAILED, zip(*table.failed, strict=True) if table.failed else ((), ()), strict=True):
+        columns.create_dataset(name, data=values, track_times=False)
+    for name, values in zip(FAILED, zip(*table.failed, strict=True) if table.failed else ((), ()), strict=True):
         _write_texts(columns, name, [clean(value) for value in values])
     for representation, values in sorted(table.states.items()):
         n, width = values.shape
@@ -109,11 +110,12 @@ def _write_rows(file: Any, table: StateTable, compression: str | None) -> None:
     for representation, values in sorted(table.states.items()):
         kind, _, layer = representation_path(representation).encode().partition(b"/")
         states.setdefault(kind, {})[layer] = values
+    positions = table.positions
     for at, question_id in enumerate(table.question_ids):
         row = writer.group(file.id, row_name(question_id).encode())
         writer.attribute(row, b"question_id", clean(question_id).encode())
-        for name, values in table.positions.items():
-            writer.attribute(row, name.encode(), np.asarray(values[at], np.int64))
+        for name, values in positions.items():
+            writer.attribute(row, name.encode(), np.asarray(values[at]))
         for name, values in texts.items():
             writer.text(row, name, values[at])
         for kind, layers in states.items():
@@ -127,9 +129,9 @@ class _RowWriter:
 
     def __init__(self, compression: str | None) -> None:
         import h5py
-        from h5py import h5d, h5p, h5s, h5t
 
-        self._h5 = h5py
+        self._h5: Any = h5py
+        h5d, h5p, h5s, h5t = self._h5.h5d, self._h5.h5p, self._h5.h5s, self._h5.h5t
         self._scalar = h5s.create(h5s.SCALAR)
         self._string = h5t.TypeID.copy(h5t.C_S1)
         self._string.set_size(h5t.VARIABLE)
@@ -152,9 +154,8 @@ class _RowWriter:
             made = h5a.create(group, name, self._string, self._scalar)
             made.write(np.array(value, dtype=self._object))
         else:
-            made = h5a.create(
-                group, name, h5t.STD_I64LE, h5s.create_simple(value.shape) if value.ndim else self._scalar
-            )
+            space = h5s.create_simple(value.shape) if value.ndim else self._scalar
+            made = h5a.create(group, name, h5t.STD_I64LE, space)
             made.write(value)
 
     def text(self, group: Any, name: bytes, value: bytes) -> None:
@@ -192,7 +193,7 @@ def opened(path: str) -> Iterator[Any]:
 
     try:
         if not storage.is_remote(path):
-            with h5py.File(path, "r") as file:
+            with h5py.File(path, "r", locking=False) as file:
                 yield file
             return
         with storage.open_input(path) as source, h5py.File(source, "r") as file:
@@ -220,13 +221,17 @@ class Hdf5Part:
             self.question_ids = _texts(columns["question_id"])
             self._names = {unescape(name): name for name in columns.attrs["texts"]}
             self.text_names = list(self._names)
-            self.failed = list(zip(*(_texts(columns[name]) for name in _FAILED), strict=True))
+            self.failed = list(zip(*(_texts(columns[name]) for name in FAILED), strict=True))
             self._widths = _widths(columns)
         self.representations = sorted(self._widths)
 
     def texts(self, name: str) -> list[str]:
         with opened(self.path) as file:
             return _texts(file[COLUMNS][self._names[name]])
+
+    def positions(self) -> dict[str, np.ndarray]:
+        with opened(self.path) as file:
+            return {name: file[COLUMNS][name][:] for name in POSITIONS}
 
     def width(self, representation: Representation) -> int:
         return self._widths[representation]

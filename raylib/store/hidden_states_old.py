@@ -19,6 +19,7 @@ from raylib.store.hidden_states_hdf5 import opened, representation_path
 from raylib.store.representations import Representation
 from raylib.store.state_table import StateRow, from_attributes
 
+_TEXTS = ("image_id", "question", "ground_truth_answer", "answer")
 _SUFFIX = "_representation"
 
 
@@ -38,12 +39,15 @@ class OldPart:
                 self._holds[question_id] = set(_representations(group))
                 texts.update(dict.fromkeys(name for name in group if not name.endswith(_SUFFIX)))
         self.question_ids = list(self._holds)
-        self.text_names = list(texts)
+        self.text_names = sorted(texts, key=lambda name: (_TEXTS.index(name) if name in _TEXTS else len(_TEXTS), name))
         self.representations = sorted(set().union(*self._holds.values()))
 
     def texts(self, name: str) -> list[str]:
         with opened(self.path) as file:
             return [_text(file[question_id], name) for question_id in self.question_ids]
+
+    def positions(self) -> dict[str, np.ndarray]:
+        return {}
 
     def width(self, representation: Representation) -> int:
         for question_id, held in self._holds.items():

@@ -38,9 +38,8 @@ def write_parquet(table: StateTable, stream: IO[bytes]) -> None:
     bytes_a_row = 4 * sum(values.shape[1] for values in table.states.values())
     step = max(1, _GROUP_BYTES // max(bytes_a_row, 1))
     words = [field.name for field in schema if pa.types.is_string(field.type)]
-    with pq.ParquetWriter(
-        stream, schema, compression="none", use_dictionary=words, write_statistics=["question_id"]
-    ) as writer:
+    settings: dict[str, Any] = {"compression": "none", "use_dictionary": words, "write_statistics": False}
+    with pq.ParquetWriter(stream, schema, **settings) as writer:
         for first in range(0, n, step):
             columns = _columns(table, slice(first, min(first + step, n)))
             writer.write_table(pa.table(columns, schema), row_group_size=step)
@@ -67,7 +66,7 @@ def _columns(table: StateTable, rows: slice) -> list[Any]:
     columns: list[Any] = [pa.array(table.question_ids[rows], pa.string())]
     columns += [pa.array([clean(value) for value in values[rows]], pa.string()) for values in table.texts.values()]
     for name in POSITIONS:
-        values = np.ascontiguousarray(table.positions[name][rows], np.int64)
+        values = np.ascontiguousarray(table.positions[name][rows])
         flat = pa.array(values.reshape(-1))
         columns.append(pa.FixedSizeListArray.from_arrays(flat, 2) if name == "image_span" else flat)
     for _, states in sorted(table.states.items()):
@@ -103,6 +102,13 @@ class ParquetPart:
     def texts(self, name: str) -> list[str]:
         with _opened(self.path) as file:
             return file.read([self._names[name]]).column(0).to_pylist()
+
+    def positions(self) -> dict[str, np.ndarray]:
+        with _opened(self.path) as file:
+            table = file.read(list(POSITIONS)).combine_chunks()
+        columns = {name: table.column(name).combine_chunks() for name in POSITIONS}
+        flat = {name: c.flatten() if name == "image_span" else c for name, c in columns.items()}
+        return {name: c.to_numpy().reshape(-1, 2) if name == "image_span" else c.to_numpy() for name, c in flat.items()}
 
     def width(self, representation: Representation) -> int:
         return self._widths[representation]

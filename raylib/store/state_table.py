@@ -21,7 +21,9 @@ LAYOUT = 1
 
 POSITIONS = ("image_span", "vision_position", "query_position", "image_tokens")
 
-_TEXT_RESERVED = frozenset({*KINDS, *(f"{kind}_representation" for kind in KINDS), *POSITIONS, "question_id"})
+FAILED = ("failed_question_id", "failed_reason")
+
+_TEXT_RESERVED = frozenset({*KINDS, *(f"{kind}_representation" for kind in KINDS), *POSITIONS, *FAILED, "question_id"})
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,9 @@ class StateTable:
         n = len(self.question_ids)
         if len(set(self.question_ids)) != n:
             raise ValueError("question_ids are not distinct")
-        sizes = {**{name: len(values) for name, values in self.texts.items()}}
+        if n and np.shape(self.image_spans) != (n, 2):
+            raise ValueError(f"image_spans has shape {np.shape(self.image_spans)}; expected ({n}, 2)")
+        sizes = {name: len(values) for name, values in self.texts.items()}
         sizes |= {representation.path: len(values) for representation, values in self.states.items()}
         sizes |= {name: len(values) for name, values in self.positions.items()}
         wrong = {name: size for name, size in sizes.items() if size != n}
@@ -60,14 +64,13 @@ class StateTable:
         for representation, values in self.states.items():
             if values.ndim != 2 or values.dtype != np.float32:
                 raise ValueError(f"{representation.path} is {values.dtype} {values.shape}; expected float32 [n, D]")
-        if np.shape(self.image_spans) != (n, 2):
-            raise ValueError(f"image_spans has shape {np.shape(self.image_spans)}; expected ({n}, 2)")
 
     @property
     def positions(self) -> dict[str, np.ndarray]:
-        """The arrays of positions by the names that files give them, in the order of POSITIONS."""
-        arrays = (self.image_spans, self.vision_positions, self.query_positions, self.image_tokens)
-        return dict(zip(POSITIONS, arrays, strict=True))
+        """The arrays of positions by the names that files give them, in the order of POSITIONS, as int64."""
+        spans = np.reshape(self.image_spans, (-1, 2))  # an empty list has no second dimension
+        arrays = (spans, self.vision_positions, self.query_positions, self.image_tokens)
+        return {name: np.asarray(values, np.int64) for name, values in zip(POSITIONS, arrays, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,10 @@ class Part(Protocol):
         """[n] of one name of text_names; "" where a row has none."""
         ...
 
+    def positions(self) -> dict[str, np.ndarray]:
+        """Of POSITIONS, what the file tells: int64 [n, 2] of image_span, [n] of the others. {} for an old file."""
+        ...
+
     def width(self, representation: Representation) -> int:
         """D, of the first row that has it. Raises KeyError where none has."""
         ...
@@ -128,8 +135,7 @@ def row_name(question_id: str) -> str:
 
 def text_name(name: str) -> str:
     """The name of a column of texts in a file; one that another data set has there is escaped as an id would be."""
-    taken = _TEXT_RESERVED if not name.startswith("failed_") else {name}
-    return _escape(name, taken)
+    return _escape(name, _TEXT_RESERVED)
 
 
 def _escape(name: str, taken: Iterable[str]) -> str:

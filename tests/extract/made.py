@@ -6,6 +6,8 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
+import numpy as np
 from PIL import Image
 
 from tests.models.tiny_vlm import page
@@ -74,3 +76,19 @@ def images_folder(folder: Path) -> tuple[Path, Path]:
             row.image.save(images / row.image_name)
             writer.writerow([row.question_id, row.image_name, row.question, row.gt_answer, row.category])
     return table, images
+
+
+def columns(path: Path) -> dict[str, object]:
+    """Every data set of every file in a folder, by its bytes."""
+    found = {}
+    for part in sorted(path.glob("*.h5")):
+        with h5py.File(part) as file:
+
+            def keep(name, item, part=part):
+                if isinstance(item, h5py.Dataset):
+                    text = h5py.check_string_dtype(item.dtype) is not None
+                    value = np.asarray(item[()])
+                    found[part.name + item.name] = value.tolist() if text else value.tobytes()
+
+            file.visititems(keep)
+    return found

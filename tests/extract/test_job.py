@@ -8,12 +8,13 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import raylib
 from raylib.cli import main
-from raylib.errors import UserError
+from raylib.errors import ModelError, UserError
 from raylib.evaluate import auto_batch
 from raylib.evaluate.progress import QuietReporter
 from raylib.extract.batches import run_batch
@@ -25,7 +26,7 @@ from raylib.models.protocol import ModelSpec
 from raylib.store.hidden_states import open_states
 from raylib.store.representations import Representation
 
-from .made import images_folder, rows
+from .made import columns, images_folder, rows
 
 IDS = [row.question_id for row in rows()]
 
@@ -48,22 +49,6 @@ def settings(folder, checkpoint):
         "local": True,
         "quiet": True,
     }
-
-
-def columns(path: Path) -> dict[str, object]:
-    """Every data set of every file in a folder, by its bytes."""
-    found = {}
-    for part in sorted(path.glob("*.h5")):
-        with h5py.File(part) as file:
-
-            def keep(name, item, part=part):
-                if isinstance(item, h5py.Dataset):
-                    text = h5py.check_string_dtype(item.dtype) is not None
-                    value = np.asarray(item[()])
-                    found[part.name + item.name] = value.tolist() if text else value.tobytes()
-
-            file.visititems(keep)
-    return found
 
 
 class Counting(ThisProcess):
@@ -173,6 +158,54 @@ def test_three_rows_are_enough_for_a_test(settings, folder):
     assert place.ran != [0, 1, 2], "they are drawn"
     again, _ = run(settings, test=True, overwrite=True)
     assert again.files == outcome.files
+
+
+def test_images_may_lie_in_a_column_of_the_table(settings, folder):
+    run(settings)
+    cells = [(folder / "images" / row.image_name).read_bytes() for row in rows()]
+    texts = {
+        name: [getattr(row, name) for row in rows()] for name in ("question_id", "question", "gt_answer", "category")
+    }
+    names = [row.image_name for row in rows()]
+    pq.write_table(pa.table(texts | {"image_name": names, "scan": cells}), folder / "vqa.parquet")
+    inside = {"vqa_dataset": str(folder / "vqa.parquet"), "images_dir": None, "output_dir": str(folder / "inside")}
+    with pytest.raises(UserError, match="image"):
+        run(settings, **inside)
+    run(settings, **inside, image_column="scan")
+    assert columns(folder / "inside") == columns(folder / "out")
+
+
+def test_columns_may_be_compressed(settings, folder):
+    outcome, _ = run(settings)
+    small, _ = run(settings, output_dir=str(folder / "lzf"), compression="lzf")
+    assert columns(folder / "lzf") == columns(folder / "out")
+    with h5py.File(outcome.files[0]) as plain, h5py.File(small.files[0]) as lzf:
+        path = "columns/query_token/layer_0"
+        assert (plain[path].compression, lzf[path].compression) == (None, "lzf")
+
+
+def test_a_model_of_the_hub_is_found_in_its_cache_by_revision(settings, folder, checkpoint, monkeypatch):
+    """Two commits in the hub's own layout, in a folder of the user's; nothing is downloaded."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    hub = folder / "cache" / "models--some--vlm"
+    commits = {"main": "a" * 40, "older": "b" * 40}
+    for (revision, commit), model in zip(commits.items(), ("gemma3", "qwen2_5_vl"), strict=True):
+        (hub / "refs").mkdir(parents=True, exist_ok=True)
+        (hub / "refs" / revision).write_text(commit)
+        shutil.copytree(checkpoint(model), hub / "snapshots" / commit)
+    from_hub = {"model": "some/vlm", "cache_dir": str(folder / "cache")}
+    run(settings)
+    outcome, _ = run(settings, **from_hub, output_dir=str(folder / "hub"))
+    assert Path(outcome.files[0]).name == "vlm_embeddings_part_001.h5"
+    found, local = open_states(str(folder / "hub")), open_states(settings["output_dir"])
+    for name in local.representations:
+        np.testing.assert_array_equal(found.matrix(name), local.matrix(name))
+    run(settings, **from_hub, output_dir=str(folder / "older"), revision="older")
+    assert open_states(str(folder / "older")).about["model_type"] == "qwen2_5_vl"
+    manifest = json.loads((folder / "older" / "manifest.json").read_text())
+    assert manifest["settings"]["commit"] == "b" * 40
+    with pytest.raises(ModelError, match="some/vlm"):
+        run(settings, **(from_hub | {"cache_dir": str(folder)}), output_dir=str(folder / "none"))
 
 
 # Going on.

@@ -1,4 +1,4 @@
-"""Tables of VQA rows as text: CSV, JSONL and Parquet, of any size, with what is wrong beside what is read.
+"""Tables of rows as text: CSV, JSONL and Parquet, of any size, with what is wrong beside what is read.
 
 Every cell becomes text as it is written in the file, or null; a line that cannot be read is set aside, and the others
 are read.
@@ -12,24 +12,27 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raylib import storage
 from raylib.errors import UserError
-from raylib.evaluate.contents import SURROGATE, is_unicode
+from raylib.store.arrow_text import TEXT, as_text, kind_of
+from raylib.store.unicode import SURROGATE, is_unicode
 
-TEXT = pa.large_string()
 _CHUNK_ROWS = 65_536
 _NO_UTF8 = "it holds bytes that are no UTF-8 text; save the file as UTF-8"
-_EXACT_INTEGERS = 2.0**53
+_ONE_JSON = "is one JSON value over all its lines; expected one JSON object per line"
+
+_END = "\0the end of the file\0"
+"""A last line for the reader of CSV, which does not tell whether the file ends inside of quotes."""
 
 ID_COLUMNS = ("question_id", "image_id", "image_name")
 """Where a whole number is the same id with and without a point: 17 and 17.0."""
@@ -47,6 +50,11 @@ class TextTable:
     bad: dict[int, str] = field(default_factory=dict)
     images: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+
+    def ordinals(self) -> np.ndarray:
+        """int64 per row: how many rows come before it in the file, bad lines among them, so that mending a line moves
+        no other row."""
+        return np.arange(len(self.numbers)) + np.searchsorted(np.sort(np.array([*self.bad], np.int64)), self.numbers)
 
 
 def read_table(path: str) -> TextTable:
@@ -129,15 +137,23 @@ def _read_csv(path: str) -> TextTable:
     csv.field_size_limit(sys.maxsize)  # a content may be longer than the library's 128 KiB
     builder = _Builder()
     with _opened(path, newline="") as stream:
-        reader = csv.reader(stream, delimiter="\t" if path.lower().endswith(".tsv") else ",")
+        tab = path.lower().endswith(".tsv")
+        reader = csv.reader(itertools.chain(stream, [_END]), delimiter="\t" if tab else ",")
         try:
-            names = _header(path, next((row for row in reader if row), []))
-            lines = _csv_lines(reader, len(names), builder.bad)
+            header = next(row for row in reader if row)
+            if header[-1].endswith(_END) and header != [_END]:
+                raise UserError(_open_quote(path, 1))
+            names = _header(path, header if header != [_END] else [])
+            lines = _csv_lines(path, reader, len(names), builder.bad)
             while chunk := list(itertools.islice(lines, _CHUNK_ROWS)):
                 builder.add(names, [number for number, _ in chunk], [row for _, row in chunk])
         except (csv.Error, UnicodeError) as error:
             raise UserError(f"{path} cannot be read beyond line {reader.line_num}: {error}") from error
     return builder.table(names)
+
+
+def _open_quote(path: str, line: int) -> str:
+    return f"{path}: a quote in the row of line {line} is never closed; close it, or double it"
 
 
 def _header(path: str, row: Sequence[str]) -> list[str]:
@@ -155,10 +171,17 @@ def _header(path: str, row: Sequence[str]) -> list[str]:
     return names
 
 
-def _csv_lines(reader: Any, width: int, bad: dict[int, str]) -> Iterator[tuple[int, list[str]]]:
-    """(line on which it begins, cells) of every row of `width` cells that is not blank; the others go to `bad`."""
+def _csv_lines(path: str, reader: Any, width: int, bad: dict[int, str]) -> Iterator[tuple[int, list[str]]]:
+    """(line on which it begins, cells) of every row of `width` cells that is not blank; the others go to `bad`.
+
+    Raises UserError for a quote that stays open: what follows it is no rows any more, and would be lost unseen.
+    """
     number = reader.line_num + 1
     for row in reader:
+        if row and row[-1].endswith(_END):
+            if row == [_END]:
+                return
+            raise UserError(_open_quote(path, number))
         if len(row) == width:
             yield number, row
         elif row:
@@ -205,23 +228,34 @@ def _objects(path: str, stream: IO[str], bad: dict[int, str]) -> Iterator[tuple[
         try:
             row = decode(line)
         except json.JSONDecodeError as error:
-            if number == 1 and line.lstrip().startswith("["):
-                raise UserError(f"{path} is one JSON list; expected one JSON object per line") from error
+            if number == 1 and line.strip() in ("[", "{"):
+                raise UserError(f"{path} {_ONE_JSON}") from error
             bad[number] = f"the line is no JSON: {error.msg} (character {error.pos})"
         except (ValueError, RecursionError) as error:  # an integer of 5,000 digits, lists 10,000 deep
             bad[number] = f"the line is no JSON that can be read: {error}"
         else:
+            if number == 1 and isinstance(row, list) and row and isinstance(row[0], dict):
+                raise UserError(f"{path} {_ONE_JSON}")
             if not isinstance(row, dict):
                 bad[number] = f"the line is a {type(row).__name__}; expected an object"
-            elif not all(map(is_unicode, row)):
+            elif (names := _names_of_fields(tuple(row))) is None:
                 bad[number] = f"in the name of a field: {SURROGATE}"
             else:
-                yield number, {key.strip(): _json_text(value, key.strip() in ID_COLUMNS) for key, value in row.items()}
+                cells = zip(names, row.values(), strict=True)
+                yield number, {name: _json_text(value, name in ID_COLUMNS) for name, value in cells}
+
+
+@lru_cache(maxsize=1024)
+def _names_of_fields(fields: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Without blanks around them; None where one is no text. Most rows of a file have the same fields."""
+    return tuple(name.strip() for name in fields) if all(map(is_unicode, fields)) else None
 
 
 def _json_text(value: Any, is_id: bool) -> str | None:
     if value is None or isinstance(value, str):
         return value
+    if type(value) is int:  # and not True
+        return str(value)
     if isinstance(value, float) and value != value:
         return None
     if isinstance(value, _Number):
@@ -236,54 +270,11 @@ def _read_parquet(path: str) -> TextTable:
     with storage.open_input(path) as source, pq.ParquetFile(source) as file:
         schema = file.schema_arrow
         header = _header(path, schema.names)
-        kinds = {name: _kind(schema.field(name).type) for name in schema.names}
+        kinds = {name: kind_of(schema.field(name).type) for name in schema.names}
         names = [name for name in schema.names if kinds[name] == "text"]
         table = file.read(columns=names, use_pandas_metadata=False)
     shown = dict(zip(schema.names, header, strict=True))
-    texts = pa.table({shown[name]: _as_text(table.column(name)) for name in names})
+    texts = pa.table({shown[name]: as_text(table.column(name)) for name in names})
     texts.validate(full=True)  # a writer may have put bytes that are no UTF-8 into a column of text
     images, left_out = ([name for name in schema.names if kinds[name] == kind] for kind in ("image", "other"))
     return TextTable(texts, np.arange(1, len(table) + 1), "row", images=images, left_out=left_out)
-
-
-def _kind(kind: pa.DataType) -> str:
-    """Of a column: "image", "text", or "other" for bytes inside of something else."""
-    if _is_bytes(kind):
-        return "image"
-    if pa.types.is_struct(kind) and "bytes" in (names := [field.name for field in kind]):
-        return "image" if _is_bytes(kind.field(names.index("bytes")).type) else "text"
-    return "other" if "binary" in str(kind) else "text"
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    types = pa.types
-    return (
-        types.is_binary(kind)
-        or types.is_large_binary(kind)
-        or types.is_fixed_size_binary(kind)
-        or types.is_binary_view(kind)
-    )
-
-
-def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Numbers as they are written, whole ones without a point (ids beside a NaN are floats); lists and structs as
-    JSON; NaN as null."""
-    types = pa.types
-    if types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if types.is_floating(column.type):
-        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
-        whole = pc.and_(pc.equal(pc.round(column), column), pc.less(pc.abs(column), _EXACT_INTEGERS))
-        integers = pc.cast(pc.if_else(whole, column, pa.scalar(0, column.type)), pa.int64())
-        return pc.if_else(whole, pc.cast(integers, TEXT), pc.cast(column, TEXT))
-    try:
-        return pc.cast(column, TEXT)
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
-        cells = [None if cell is None else _nested_text(cell) for cell in column.to_pylist()]
-        return pa.chunked_array([pa.array(cells, TEXT)])
-
-
-def _nested_text(cell: Any) -> str:
-    if isinstance(cell, Mapping | list | tuple):
-        return json.dumps(cell, ensure_ascii=False, default=str)
-    return str(cell)
