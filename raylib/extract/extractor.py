@@ -182,8 +182,8 @@ class Extractor:
     @cached_property
     def anatomy(self) -> Anatomy:
         found = dissect(self.model, self.spec.name)
-        tower: Any = found.tower
-        for module in tower.modules() if architecture(self.config.model_type).uncausal else ():
+        module: Any
+        for module in found.tower.modules() if architecture(self.config.model_type).uncausal else ():
             # Phi-4's tower is marked causal and is so under sdpa, but only in batches without padding.
             if getattr(module, "is_causal", False):
                 module.is_causal = False
