@@ -75,11 +75,16 @@ def prepare_batch(extractor: Extractor, batch: RowBatch) -> PreparedBatch:
     prepared = PreparedBatch(batch.part, batch.name, [], [])
     for row in batch.rows:
         try:
-            prepared.rows.append(extractor.prepare(row.question, decode_image(row.image.read())))
+            prepared.rows.append(prepare_row(extractor, row))
             prepared.numbers.append(row.number)
         except BadContentError as error:
             prepared.failed[row.number] = str(error)
     return prepared
+
+
+def prepare_row(extractor: Extractor, row: VqaRow) -> PreparedRow:
+    """Raises BadContentError for a row that cannot be used."""
+    return extractor.prepare_named(row.question, row.mark, lambda: decode_image(row.image.read()))
 
 
 def run_batch(extractor: Extractor, batch: PreparedBatch) -> BatchStates:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -133,16 +133,27 @@ class Extractor:
     def reader(self) -> Reader:
         return reader_for(self.spec, self.config, self._pretrained())
 
-    def prepare(self, question: str, image: Image.Image) -> PreparedRow:
+    def prepare_named(self, question: str, name: str, load: Callable[[], Image.Image]) -> PreparedRow:
+        """`prepare` of an image that other rows may have, too: it is loaded and processed once while it is in use.
+
+        name: the same for no other image.
+        """
+        picture = self.reader.recent.get(
+            ("image", name), lambda: rgb(load(), over_white=False), lambda image: 3 * image.width * image.height
+        )
+        return self.prepare(question, picture, name)
+
+    def prepare(self, question: str, image: Image.Image, name: str | None = None) -> PreparedRow:
         """One row, processed alone: what it gives does not depend on its neighbours.
 
-        Raises BadContentError for a prompt longer than the model reads, and for one that the processor refuses.
+        name: of the image, where what is made of it may be used again. Raises BadContentError for a prompt longer than
+        the model reads, and for one that the processor refuses.
         """
         reader = self.reader
         mark = next((mark for mark in reader.marks if mark in question), None)
         if mark is not None:
             raise BadContentError(f"its question holds {mark}, by which the model knows an image")
-        prompt = reader.prompt(question, rgb(image, over_white=False))
+        prompt = reader.prompt(question, rgb(image, over_white=False), name)
         legacy = LEGACY_POSITIONS[self.config.model_type] if self.boundary == "legacy" else None
         row = PreparedRow(prompt.tensors, span_of(prompt.image, prompt.tokens, prompt.tensors, legacy))
         if reader.longest is not None and row.tokens > reader.longest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from raylib.evaluate.batching import sample_by_length, tokens_by_length
-from raylib.evaluate.contents import BadContentError, decode_image
-from raylib.extract.batches import RowBatch
+from raylib.evaluate.contents import BadContentError
+from raylib.extract.batches import RowBatch, prepare_row
 from raylib.extract.collate import PreparedRow
 from raylib.extract.extractor import Extractor
 from raylib.extract.rows import VqaRow
@@ -23,6 +24,9 @@ _SAMPLE, _LEAST_SAMPLE, _SAMPLE_SHARE = 24, 4, 32
 between, as the run processes them again."""
 
 _HEADER_THREADS = 16
+
+_STEP = math.log(1.08)
+"""Prompts of one step of length differ by 8 % at most: that much padding is worth an image that is at hand."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +87,10 @@ def estimate_lengths(extractor: Extractor, rows: Sequence[VqaRow]) -> Lengths:
 
 
 def cut_batches(part: Part, lengths: Lengths, size: int, settings: str) -> Iterator[RowBatch]:
-    """The rows of a part, alike in length, longest first, `size` to a batch. settings: digest of what else decides the
-    states; it is in the batches' names."""
-    ordered = sorted(part.rows, key=lambda row: (-lengths.tokens[row.number], row.number))
+    """The rows of a part, alike in length, longest first, `size` to a batch; of those that are nearly as long, rows of
+    one image follow one another. settings: digest of what else decides the states; it is in the batches' names."""
+    steps = {row.number: math.ceil(math.log(lengths.tokens[row.number]) / _STEP) for row in part.rows}
+    ordered = sorted(part.rows, key=lambda row: (-steps[row.number], row.mark, -lengths.tokens[row.number], row.number))
     for first in range(0, len(ordered), size):
         rows = ordered[first : first + size]
         told = [settings, Part(part.number, rows).digest, [row.number for row in rows]]
@@ -103,7 +108,7 @@ def _prepared(extractor: Extractor, rows: Sequence[VqaRow], at: Sequence[int]) -
     found = {}
     for i in at:
         try:
-            found[i] = extractor.prepare(rows[i].question, decode_image(rows[i].image.read()))
+            found[i] = prepare_row(extractor, rows[i])
         except BadContentError:
             continue
     return found

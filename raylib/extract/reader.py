@@ -15,6 +15,7 @@ from raylib.evaluate.contents import BadContentError
 from raylib.extract.anatomy import Anatomy, context_length, image_token
 from raylib.extract.architectures import architecture
 from raylib.extract.collate import PreparedRow, Side, collate
+from raylib.extract.recent import Recent
 from raylib.extract.spans import find_image
 from raylib.models.loading import model_failure
 from raylib.models.protocol import ModelSpec
@@ -65,7 +66,35 @@ class Reader:
         mine = self._of_threads
         if not hasattr(mine, "processor"):
             mine.processor = copy.deepcopy(self.processor)
+            self._remember_images(mine.processor)
         return mine.processor
+
+    @property
+    def recent(self) -> Recent:
+        """What this thread need not make again."""
+        mine = self._of_threads
+        if not hasattr(mine, "recent"):
+            mine.recent = Recent()
+        return mine.recent
+
+    def _remember_images(self, processor: Any) -> None:
+        """Let the processor's image half give what it gave before for an image that is named the same."""
+        images = getattr(processor, "image_processor", None)
+        if images is None or not hasattr(images, "preprocess"):
+            return
+        plain, mine = images.preprocess, self._of_threads
+
+        def preprocess(*arguments: Any, **options: Any) -> Any:
+            name = getattr(mine, "image_name", None)
+            if name is None:
+                return plain(*arguments, **options)
+            key = ("processed", name, repr(sorted(options.items())))
+            found = self.recent.get(key, lambda: plain(*arguments, **options), _nbytes)
+            fresh = copy.copy(found)  # processors take entries out of it
+            fresh.data = dict(found.data)
+            return fresh
+
+        images.preprocess = preprocess
 
     @property
     def tokenizer(self) -> Any:
@@ -87,8 +116,10 @@ class Reader:
         """The most tokens of a prompt, where the model says."""
         return context_length(self.config)
 
-    def prompt(self, question: str, image: Image.Image) -> Prompt:
-        """One row, image in RGB. Raises BadContentError for one that the processor refuses."""
+    def prompt(self, question: str, image: Image.Image, name: str | None = None) -> Prompt:
+        """One row, image in RGB. name: the same for no other image; None for one that is not to be remembered. Raises
+        BadContentError for one that the processor refuses."""
+        self._of_threads.image_name = name
         try:
             inputs = self._processed(question, image)
         except Exception as error:  # processors raise anything for an image that is too narrow or a text with marks
@@ -142,6 +173,11 @@ class Reader:
     def decode(self, tokens: torch.Tensor) -> list[str]:
         """The texts of answers, without special tokens and blanks at the ends."""
         return [text.strip() for text in self.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+
+
+def _nbytes(features: Any) -> int:
+    """Of all arrays in what an image processor gave."""
+    return sum(getattr(value, "nbytes", 0) for value in features.data.values())
 
 
 def _array(value: Any) -> np.ndarray:

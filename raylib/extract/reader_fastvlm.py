@@ -75,7 +75,8 @@ class FastVlmReader(Reader):
         known = (super().longest, getattr(self.config, "tokenizer_model_max_length", None))
         return min((length for length in known if length), default=None)
 
-    def prompt(self, question: str, image: Image.Image) -> Prompt:
+    def prompt(self, question: str, image: Image.Image, name: str | None = None) -> Prompt:
+        del name
         processor = self.thread_processor
         turn = [{"role": "user", "content": f"{_MARK}\n{question}"}]
         text = processor.tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)

@@ -34,7 +34,8 @@ class MolmoReader(Reader):
     def marks(self) -> list[str]:
         return ["<|image|>", "<im_patch>", "<im_start>", "<im_end>", "<im_col>"]
 
-    def prompt(self, question: str, image: Image.Image) -> Prompt:
+    def prompt(self, question: str, image: Image.Image, name: str | None = None) -> Prompt:
+        del name
         try:
             found = self.thread_processor.process(images=[image], text=question)
         except Exception as error:  # the model's own code raises anything

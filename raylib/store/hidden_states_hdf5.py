@@ -30,6 +30,9 @@ from raylib.store.state_table import (
     unescape,
 )
 
+OLD_KINDS = ("vision_only", "vision_token", "query_token")
+"""What a row's group holds, for readers of the old scripts' files; everything is in the columns."""
+
 COLUMNS = "columns"
 """The one group at the top of a file that is no row."""
 
@@ -108,6 +111,8 @@ def _write_rows(file: Any, table: StateTable, compression: str | None) -> None:
     texts = {text_name(name).encode(): [clean(v).encode() for v in values] for name, values in table.texts.items()}
     states: dict[bytes, dict[bytes, np.ndarray]] = {}
     for representation, values in sorted(table.states.items()):
+        if representation.kind not in OLD_KINDS:
+            continue
         kind, _, layer = representation_path(representation).encode().partition(b"/")
         states.setdefault(kind, {})[layer] = values
     positions = table.positions
