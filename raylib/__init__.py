@@ -14,9 +14,11 @@ _WHERE = {
     "encode": "raylib.api",
     "evaluate": "raylib.api",
     "extract": "raylib.api",
+    "probe": "raylib.api",
     "EncodeConfig": "raylib.encode.config",
     "EvaluateConfig": "raylib.evaluate.config",
     "ExtractConfig": "raylib.extract.config",
+    "ProbeConfig": "raylib.probe.config",
     "ModelSpec": "raylib.models.protocol",
     "SearchOptions": "raylib.search.options",
     "Embeddings": "raylib.types",
@@ -29,6 +31,7 @@ __all__ = [
     "EvaluateConfig",
     "ExtractConfig",
     "ModelSpec",
+    "ProbeConfig",
     "RayModel",
     "SearchOptions",
     "__version__",
@@ -36,17 +39,20 @@ __all__ = [
     "evaluate",
     "extract",
     "maxsim",
+    "probe",
 ]
 
 if TYPE_CHECKING:
     from raylib.api import encode as encode
     from raylib.api import evaluate as evaluate
     from raylib.api import extract as extract
+    from raylib.api import probe as probe
     from raylib.cluster.model import RayModel as RayModel
     from raylib.encode.config import EncodeConfig as EncodeConfig
     from raylib.evaluate.config import EvaluateConfig as EvaluateConfig
     from raylib.extract.config import ExtractConfig as ExtractConfig
     from raylib.models.protocol import ModelSpec as ModelSpec
+    from raylib.probe.config import ProbeConfig as ProbeConfig
     from raylib.search.maxsim import maxsim as maxsim
     from raylib.search.options import SearchOptions as SearchOptions
     from raylib.types import Embeddings as Embeddings

@@ -11,6 +11,7 @@ from raylib.errors import UserError
 from raylib.evaluate.config import EvaluateConfig
 from raylib.extract.config import ExtractConfig
 from raylib.placement import Placement
+from raylib.probe.config import ProbeConfig
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from raylib.encode.job import Outcome as EncodeOutcome
     from raylib.evaluate.job import Outcome
     from raylib.extract.job import Outcome as ExtractOutcome
+    from raylib.probe.apply import Applied
+    from raylib.probe.job import Outcome as ProbeOutcome
 
-Config = TypeVar("Config", EvaluateConfig, EncodeConfig, ExtractConfig)
+Config = TypeVar("Config", EvaluateConfig, EncodeConfig, ExtractConfig, ProbeConfig)
 
 
 def evaluate(model: str | Sequence[str] | EvaluateConfig, **settings: Any) -> Outcome:
@@ -45,12 +48,16 @@ def _config(kind: type[Config], job: str, model: str | Sequence[str] | Config, s
         if settings:
             raise UserError(f"give either an {kind.__name__} or settings by keyword, not both")
         return model
+    one = kind is ExtractConfig
+    models: Any = model if one else [model] if isinstance(model, str) else list(model)  # pyright: ignore
+    return _with_settings(kind, job, {"model": models, **settings})
+
+
+def _with_settings(kind: type[Config], job: str, settings: dict[str, Any]) -> Config:
     unknown = sorted(set(settings) - set(kind.__dataclass_fields__))
     if unknown:
         raise UserError(f"{job} has no setting {', '.join(unknown)}; see raylib {job} --help")
-    if kind is ExtractConfig:
-        return kind(model=model, **settings)  # pyright: ignore
-    return kind(model=[model] if isinstance(model, str) else list(model), **settings)  # pyright: ignore
+    return kind(**settings)
 
 
 @overload
@@ -160,6 +167,39 @@ def extract(model: str | ExtractConfig, **settings: Any) -> ExtractOutcome:
         return ExtractJob(config, place, reporter(config.quiet)).run()
 
 
+def probe(states: str | ProbeConfig, **settings: Any) -> ProbeOutcome | Applied:
+    """Train probes on hidden states, or with `apply` score rows; the settings are those of `raylib probe --help`.
+
+        raylib.probe("output", labels="reviewed.csv", target="is_hallucinating_manual", output_dir="probes")
+        raylib.probe("output", apply="probes/best", output_dir="scores").scores
+
+    Training gives `.results`, one for each probe, and `.best`; scoring gives `.scores` [n] of `.question_ids`. Raises
+    UserError for states or labels that cannot be used.
+    """
+    from raylib.evaluate.progress import reporter
+    from raylib.evaluate.quiet import quiet_libraries
+    from raylib.probe.apply import apply_probe
+    from raylib.probe.job import ProbeJob
+    from raylib.probe.place import ThisProcess
+
+    if isinstance(states, ProbeConfig):
+        config = _config(ProbeConfig, "probe", states, settings)
+    else:
+        config = _with_settings(ProbeConfig, "probe", {"states": states, **settings})
+    config.check_complete()
+    quiet_libraries()
+    if config.apply is not None:
+        return apply_probe(config, reporter(config.quiet))
+    with _connected(config):
+        if config.local:
+            place = ThisProcess()
+        else:
+            from raylib.cluster.probe import RayPlace
+
+            place = RayPlace(config.workers)
+        return ProbeJob(config, place, reporter(config.quiet)).run()
+
+
 def plan(config: EvaluateConfig) -> list[dict[str, Any]]:
     """What `evaluate` would encode, per model; see `EvaluateJob.dry_run`. Starts nothing and writes nothing."""
     from raylib.evaluate.backend import LocalBackend
@@ -208,7 +248,7 @@ def _tasks(config: EvaluateConfig) -> list[AbsTask]:
     )
 
 
-def _connected(config: Placement):
+def _connected(config: Placement | ProbeConfig):
     if config.local:
         return nullcontext()
     from raylib.cluster.session import session

@@ -19,6 +19,7 @@ _JOBS: dict[str, tuple[str, str]] = {
     "evaluate": ("raylib.evaluate.config:EvaluateConfig", "raylib.commands:run_evaluate"),
     "encode": ("raylib.encode.config:EncodeConfig", "raylib.commands:run_encode"),
     "extract": ("raylib.extract.config:ExtractConfig", "raylib.commands:run_extract"),
+    "probe": ("raylib.probe.config:ProbeConfig", "raylib.commands:run_probe"),
     "score": ("raylib.score.config:ScoreConfig", "raylib.score.commands:run_score"),
     "compare": ("raylib.score.config:CompareConfig", "raylib.score.commands:run_compare"),
     "inspect": ("raylib.extract.show:InspectStatesConfig", "raylib.extract.show:run_inspect_states"),
@@ -172,7 +173,9 @@ def _for_command_line(config_class: type) -> type:
     annotations: dict[str, Any] = {}
     for f in dataclasses.fields(config_class):
         if f.metadata.get("positional"):
-            annotations[f.name] = typing.Annotated[hints[f.name], tyro.conf.Positional]
+            choices = typing.get_origin(hints[f.name]) is typing.Literal  # which tyro lists itself
+            word = None if choices else f.name.upper()
+            annotations[f.name] = typing.Annotated[hints[f.name], tyro.conf.Positional, tyro.conf.arg(metavar=word)]
         elif hints[f.name] is bool:
             if "aliases" in f.metadata:  # short forms, such as -d
                 short = tyro.conf.arg(aliases=list(f.metadata["aliases"]))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from raylib.encode.config import EncodeConfig
     from raylib.evaluate.config import EvaluateConfig
     from raylib.extract.config import ExtractConfig
+    from raylib.probe.config import ProbeConfig
 
 
 @dataclass
@@ -93,6 +94,17 @@ def run_extract(config: ExtractConfig) -> int:
     from raylib import api
 
     return 0 if api.extract(config).ok else 1
+
+
+def run_probe(config: ProbeConfig) -> int:
+    from raylib import api
+    from raylib.probe.job import Outcome
+    from raylib.probe.report import print_summary
+
+    found = api.probe(config)
+    if isinstance(found, Outcome) and not config.quiet:
+        print_summary(found.results, found.best, console())
+    return 0
 
 
 def run_list(config: ListConfig) -> int:

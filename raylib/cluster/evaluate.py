@@ -12,10 +12,11 @@ import ray.exceptions
 
 from raylib.cluster.encode import RayDataStage
 from raylib.cluster.halves import quiet_ray_data
+from raylib.cluster.once import once
 from raylib.cluster.pool import PoolStage
 from raylib.cluster.score import ScoreWorkers
 from raylib.cluster.search import RaySearch
-from raylib.cluster.session import MAX_ATTEMPTS, Workers, portable, started_here, worker_failure
+from raylib.cluster.session import Workers, started_here
 from raylib.cluster.shared_pool import PooledPlan
 from raylib.cluster.shared_store import require_store, store_marker
 from raylib.cluster.ship import ShippedSource, ship
@@ -40,8 +41,7 @@ class RayBackend:
     def of(cls, config: Placement) -> RayBackend:
         """Raises UserError for resources that the cluster cannot have."""
         quiet_ray_data()
-        wanted = Workers(config.workers, config.min_workers, config.gpus_per_worker, config.cpus_per_worker)
-        return cls(wanted.resolve())
+        return cls(Workers.of(config).resolve())
 
     def plan_stage(self, progress: Progress, *, requests: bool) -> EncodeStage:
         """Ray Data, which prepares on CPUs what GPUs encode and streams contents by value between machines. On one
@@ -68,17 +68,8 @@ class RayBackend:
         shelf: Shelf,
     ) -> dict[tuple[str, ...], BatchLimits]:
         """Tried in a task that holds what a worker holds."""
-        task = ray.remote(_find_limits).options(
-            num_gpus=self.workers.gpus or None, num_cpus=self.workers.cpus, max_retries=MAX_ATTEMPTS - 1
-        )
-        sent = (encoder, dict(samples), ship(sources), shelf, store_marker(shelf), self.workers.cpus)
-        try:
-            found: Any = ray.get(task.remote(*sent))
-        except ray.exceptions.RayError as error:
-            raise worker_failure(error, encoder.spec.name) from error
-        if isinstance(found, Exception):
-            raise found
-        return found
+        sent = (encoder, dict(samples), ship(sources), shelf, store_marker(shelf))
+        return once(self.workers, encoder.spec.name, _find_limits, *sent)
 
     def exact_model(self, spec: ModelSpec) -> Any:
         from raylib.cluster.exact_mteb import ray_exact_model
@@ -104,14 +95,7 @@ def _find_limits(
     sources: list[ShippedSource],
     shelf: Shelf,
     marker: str | None,
-    threads: int,
-) -> dict[tuple[str, ...], BatchLimits] | Exception:
-    """On a worker. A failure travels as an answer: raised here, Ray would wrap it in its own words."""
-    import torch
-
-    try:
-        torch.set_num_threads(threads)
-        require_store(marker)
-        return auto_limits(encoder, samples, sources, shelf)
-    except Exception as error:
-        return portable(error)
+) -> dict[tuple[str, ...], BatchLimits]:
+    """On a worker, which must see the store."""
+    require_store(marker)
+    return auto_limits(encoder, samples, sources, shelf)

@@ -11,7 +11,8 @@ import ray
 import ray.exceptions
 
 from raylib.cluster.halves import Halves, Work, quiet_ray_data, resident
-from raylib.cluster.session import MAX_ATTEMPTS, Workers, portable, started_here, worker_failure
+from raylib.cluster.once import once
+from raylib.cluster.session import Workers, started_here, worker_failure
 from raylib.extract.batches import BatchStates, PreparedBatch, RowBatch, prepare_batch, run_batch
 from raylib.extract.collate import PreparedRow
 from raylib.extract.extractor import Extractor
@@ -30,8 +31,7 @@ class RayPlace:
     def of(cls, config: Placement) -> RayPlace:
         """Raises UserError for resources that the cluster cannot have."""
         quiet_ray_data()
-        wanted = Workers(config.workers, config.min_workers, config.gpus_per_worker, config.cpus_per_worker)
-        return cls(wanted.resolve())
+        return cls(Workers.of(config).resolve())
 
     def extract(self, extractor: Extractor, batches: Sequence[RowBatch]) -> Iterator[BatchStates]:
         """The states of all batches, as they come. Raises what went wrong on a worker, and ModelError when workers die
@@ -51,18 +51,8 @@ class RayPlace:
         except ray.exceptions.RayError as error:
             raise worker_failure(error, extractor.spec.name) from error
 
-    def find_batch_size(self, extractor: Extractor, longest: PreparedRow) -> int:
-        """Tried in a task that holds what a worker holds."""
-        task = ray.remote(_find_batch_size).options(
-            num_gpus=self.workers.gpus or None, num_cpus=self.workers.cpus, max_retries=MAX_ATTEMPTS - 1
-        )
-        try:
-            found: Any = ray.get(task.remote(extractor, longest, self.workers.cpus))
-        except ray.exceptions.RayError as error:
-            raise worker_failure(error, extractor.spec.name) from error
-        if isinstance(found, Exception):
-            raise found
-        return found
+    def find_batch_size(self, extractor: Extractor, longest: PreparedRow, most: int) -> int:
+        return once(self.workers, extractor.spec.name, try_batch_sizes, extractor, longest, most)
 
 
 def _carried(batch: RowBatch) -> RowBatch:
@@ -91,14 +81,3 @@ class _ExtractWork(Work[list[BatchStates]]):
     def run(self, prepared: Iterator[PreparedBatch], result: list[BatchStates]) -> None:
         for batch in prepared:
             result.append(run_batch(self.extractor, batch))
-
-
-def _find_batch_size(extractor: Extractor, longest: PreparedRow, threads: int) -> int | Exception:
-    """On a worker. A failure travels as an answer: raised here, Ray would wrap it in its own words."""
-    import torch
-
-    try:
-        torch.set_num_threads(threads)
-        return try_batch_sizes(extractor, longest)
-    except Exception as error:
-        return portable(error)

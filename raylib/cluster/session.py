@@ -22,6 +22,7 @@ import ray.exceptions
 
 if TYPE_CHECKING:
     from raylib.models.protocol import Encoder
+    from raylib.placement import Placement
 
 MAX_ATTEMPTS = 3
 """How often contents are given to a worker before its death is put down to them, and not to the machine."""
@@ -48,6 +49,11 @@ class Workers:
     minimum: int = 1
     gpus: float | None = None
     cpus: int = 1
+
+    @classmethod
+    def of(cls, config: Placement) -> Workers:
+        """As the flags say."""
+        return cls(config.workers, config.min_workers, config.gpus_per_worker, config.cpus_per_worker)
 
     def for_model(self, encoder: Encoder) -> Workers:
         """The same without GPUs for an encoder that needs none."""

@@ -43,28 +43,29 @@ def write_leaderboard(report: Report, folder: str | Path) -> tuple[str, str]:
 def render_markdown(report: Report) -> str:
     """The leaderboard as a GitHub-flavoured table; every name is escaped."""
     view = report.view()
-    heads = ["#", "Model", "Revision", *mean_titles(report), *(_escape(column_title(c)) for c in report.columns)]
+    tasks = [escape_markdown(column_title(column)) for column in report.columns]
+    heads = ["#", "Model", "Revision", *mean_titles(report), *tasks]
     lines = ["# Leaderboard", "", "Main score of each task × 100. **Bold**: best of its column.", ""]
     if view.rows:
         lines += ["| " + " | ".join(heads) + " |", "|---:|:---|:---|" + "---:|" * (len(heads) - 3)]
     for row in view.rows:
-        name = _escape(model_title(row.model)) + "".join(f" _({mark})_" for mark in row_marks(report, row))
+        name = escape_markdown(model_title(row.model)) + "".join(f" _({mark})_" for mark in row_marks(report, row))
         scores = [
             (f"**{format_score(cell.value)}**" if cell.best else format_score(cell.value))
-            + (f" ({_escape(cell.note)})" if cell.note else "")
+            + (f" ({escape_markdown(cell.note)})" if cell.note else "")
             for cell in _scores(report, row)
         ]
-        line = [str(row.rank or MISSING), name, _escape(revision_title(row.model)) or MISSING, *scores]
+        line = [str(row.rank or MISSING), name, escape_markdown(revision_title(row.model)) or MISSING, *scores]
         lines.append("| " + " | ".join(line) + " |")
     if not view.rows:
         lines.append("There are no results yet.")
-    lines += [f"\n{_escape(provenance(report))}"] if provenance(report) else []
+    lines += [f"\n{escape_markdown(provenance(report))}"] if provenance(report) else []
     for table in group_tables(report):
-        lines += ["", f"## {_escape(table.title)}", "", "| Model | " + " | ".join(table.heads) + " |"]
+        lines += ["", f"## {escape_markdown(table.title)}", "", "| Model | " + " | ".join(table.heads) + " |"]
         lines += ["|:---|" + "---:|" * len(table.heads)]
-        lines += [f"| {_escape(model_title(model))} | {' | '.join(cells)} |" for model, cells in table.rows]
+        lines += [f"| {escape_markdown(model_title(model))} | {' | '.join(cells)} |" for model, cells in table.rows]
     for title, items in report_lists(report):
-        lines += ["", f"## {title}", "", *(f"- {_escape(item)}" for item in items)]
+        lines += ["", f"## {title}", "", *(f"- {escape_markdown(item)}" for item in items)]
     return "\n".join(lines) + "\n"
 
 
@@ -131,7 +132,7 @@ def row_marks(report: Report, row: Row) -> list[str]:
     return [mark for mark, holds in marks.items() if holds]
 
 
-def _escape(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Plain text for Markdown: nothing in it can end a cell, start HTML, a link or an emphasis."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*\[\]|~])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", lambda match: "\\" + match[0], text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,9 @@ class Architecture:
 
     tower, layers: dotted paths of modules, from the whole model. image_token: dotted path in the config. prompt: the
     text, with {image} and {question}, where the checkpoint's own template cannot be used. maps: the tower gives maps
-    [images, width, rows, columns]. adapter: a folder in the checkpoint with the LoRA that its images need.
+    [images, width, rows, columns]. adapter: a folder in the checkpoint with the LoRA that its images need. uncausal:
+    the tower's attention is marked causal and must not be. all_layers: the tower gives a list of the states of all its
+    layers. reader: how a row becomes tensors, in readers.READERS. joined: see `collate`.
     """
 
     tower: str | None = None
@@ -22,6 +25,10 @@ class Architecture:
     prompt: str | None = None
     maps: bool = False
     adapter: str | None = None
+    all_layers: bool = False
+    reader: Literal["processor", "molmo", "fastvlm"] = "processor"
+    uncausal: bool = False
+    joined: bool = False
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
@@ -31,9 +38,71 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         image_token="vision_config.image_token_id",
         prompt="<|user|>{image}{question}<|end|><|assistant|>",  # its processor drops the template
         adapter="vision-lora",
+        uncausal=True,
     ),
     "fast_vlm": Architecture(maps=True),
+    "got_ocr2": Architecture(
+        prompt="<|im_start|>system\nYou should follow the instructions carefully and explain your answers in detail."
+        "<|im_end|><|im_start|>user\n<img>{image}</img>\n{question}<|im_end|><|im_start|>assistant\n",
+        maps=True,
+    ),
+    "perception_lm": Architecture(joined=True),
+    "blip-2": Architecture(prompt="{question}"),  # their processors write the image's tokens before the text
+    "instructblip": Architecture(prompt="{question}"),
+    # Their code comes with the checkpoint.
+    "molmo": Architecture(
+        tower="model.vision_backbone.image_vit", layers="model.transformer.blocks", all_layers=True, reader="molmo"
+    ),
+    "llava_qwen2": Architecture(reader="fastvlm"),
 }
+
+PROVEN = frozenset(
+    (
+        "aria",
+        "aya_vision",
+        "blip-2",
+        "cohere2_vision",
+        "deepseek_vl",
+        "ernie4_5_vl_moe",
+        "exaone4_5",
+        "fast_vlm",
+        "gemma3",
+        "gemma4",
+        "glm46v",
+        "glm4v",
+        "glm_ocr",
+        "got_ocr2",
+        "granite4_vision",
+        "idefics2",
+        "idefics3",
+        "instructblip",
+        "internvl",
+        "janus",
+        "lfm2_vl",
+        "lighton_ocr",
+        "llama4",
+        "llava",
+        "llava_next",
+        "llava_onevision",
+        "mistral3",
+        "mllama",
+        "molmo2",
+        "ovis2",
+        "paddleocr_vl",
+        "paligemma",
+        "perception_lm",
+        "phi4_multimodal",
+        "qwen2_5_vl",
+        "qwen2_vl",
+        "qwen3_5",
+        "qwen3_vl",
+        "qwen3_vl_moe",
+        "smolvlm",
+        "video_llama_3",
+        "vipllava",
+    )
+)
+"""Those whose states are held against transformers' own, row by row, by tests of raylib."""
 
 _FILE_NAMES: Mapping[str, str] = {
     "google/gemma-3-12b-it": "gemma3_12b",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -16,6 +17,10 @@ from raylib.store.representations import Representation
 
 if TYPE_CHECKING:
     import torch
+
+
+_MASKS = ("patch_attention_mask", "pixel_attention_mask", "attention_mask")
+"""What towers are told of patches that are padding."""
 
 
 class _LastLayerReachedError(Exception):
@@ -55,13 +60,14 @@ class Positions:
 class Capture:
     """States of one batch, on the model's device: `take` runs the forward and gives what was kept of it.
 
-    maps: the tower gives [images, width, rows, columns].
+    maps: the tower gives [images, width, rows, columns]. all_layers: it gives the states of all its layers.
     """
 
     anatomy: Anatomy
     layers: Sequence[int]
     model: str
     maps: bool = False
+    all_layers: bool = False
     _kept: dict[Representation, torch.Tensor] = field(default_factory=dict)
     _tower: list[tuple[Any, Any]] = field(default_factory=list)
 
@@ -84,15 +90,29 @@ class Capture:
 
     def _keep_tower(self, module: Any, inputs: Any, options: dict[str, Any], output: Any) -> None:
         del module, inputs
+        if self.all_layers:
+            output = output[-1]
+        elif isinstance(output, tuple | list) and len({getattr(part, "shape", None) for part in output}) < len(output):
+            raise ModelError(
+                f"{self.model}: its vision tower gave a {type(output).__name__} of {len(output)}, some of the same "
+                "shape; which are its last states is not known"
+            )
         hidden = _hidden(output)
         if self.maps:
             hidden = hidden.flatten(2).transpose(1, 2)
-        self._tower.append((hidden, options.get("patch_attention_mask")))
+        given = (options.get(name) for name in _MASKS)
+        self._tower.append((hidden, next((mask for mask in given if mask is not None), None)))
 
     def _keep_layer(self, layer: int, at: Positions, stop: bool) -> Callable[..., None]:
         def keep(module: Any, inputs: Any, output: Any) -> None:
             del module, inputs
-            for kind, states in _reduced(_hidden(output), at).items():
+            hidden = _hidden(output)
+            if hidden.shape[:-1] != at.image.shape:
+                raise ModelError(
+                    f"{self.model}: decoder block {layer} gave {list(hidden.shape)}, expected a state for each of "
+                    f"{list(at.image.shape)} tokens of the batch; its decoder reads something else than the prompt"
+                )
+            for kind, states in _reduced(hidden, at).items():
                 self._kept[Representation(kind, layer)] = states
             if stop:
                 raise _LastLayerReachedError
@@ -149,15 +169,14 @@ def tower_means(hidden: torch.Tensor, mask: torch.Tensor | None, rows: Sequence[
     import torch
 
     hidden = hidden.float()
-    patches = [row.patches for row in rows]
-    if hidden.ndim == 3 and hidden.shape[0] == 1 and patches[0] is not None:
+    tiles = [row.tiles for row in rows]
+    if hidden.ndim == 3 and hidden.shape[0] == 1 and sum(tiles) > 1 and mask is None:
         hidden = hidden[0]
     if hidden.ndim == 2:
-        lengths = [n or 0 for n in patches]
-        if sum(lengths) != len(hidden):
-            return None
-        return torch.stack([part.mean(dim=0) for part in hidden.split(lengths)])
-    tiles = [row.tiles for row in rows]
+        lengths = _lengths(len(hidden), rows) if mask is None else None
+        return None if lengths is None else torch.stack([part.mean(dim=0) for part in hidden.split(lengths)])
+    if hidden.ndim not in (3, 5):  # with four axes, which of them is the width?
+        return None
     padded_to = max(tiles) if hidden.ndim == 3 else hidden[0].flatten(0, -3).shape[0]
     hidden = hidden.flatten(0, -3)
     real = torch.ones(hidden.shape[:2], device=hidden.device) if mask is None else mask.flatten(1).float()
@@ -172,3 +191,27 @@ def tower_means(hidden: torch.Tensor, mask: torch.Tensor | None, rows: Sequence[
     counts = real.sum(dim=1)
     parts = [slice(int(start), int(start) + n) for start, n in zip(starts, tiles, strict=True)]
     return torch.stack([sums[part].sum(dim=0) / counts[part].sum() for part in parts])
+
+
+def _lengths(total: int, rows: Sequence[PreparedRow]) -> list[int] | None:
+    """How many of `total` states, of all rows one after the other, are each row's.
+
+    By its grid of patches, of which the tower may have merged squares; else by its image's area, which is whole
+    patches; else as many, or as many squares, for each image token. None where none of these fits to the last state.
+    """
+    patches, areas = [row.patches for row in rows], [row.area for row in rows]
+    for sizes in (patches, areas):
+        if None not in sizes:
+            known = [n or 0 for n in sizes]
+            unit = sum(known) // total
+            if unit and all(n % unit == 0 for n in known) and sum(known) == unit * total and _is_square(unit):
+                return [n // unit for n in known]
+    if None not in patches:
+        return None
+    tokens = [len(row.span.image) for row in rows]
+    unit, left = divmod(total, sum(tokens))
+    return [n * unit for n in tokens] if not left and _is_square(unit) else None
+
+
+def _is_square(number: int) -> bool:
+    return math.isqrt(number) ** 2 == number

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,13 +13,17 @@ import numpy as np
 
 from raylib.errors import UserError
 from raylib.evaluate.contents import BadContentError
-from raylib.extract.anatomy import Anatomy, context_length, decoder_depth, dissect, image_token
-from raylib.extract.architectures import architecture
+from raylib.extract.alone import FirstBatch
+from raylib.extract.anatomy import Anatomy, decoder_depth, dissect
+from raylib.extract.architectures import PROVEN, architecture
 from raylib.extract.capture import Capture, Positions
-from raylib.extract.collate import PreparedRow, Side, collate
+from raylib.extract.collate import PreparedRow, Side
 from raylib.extract.config import Boundary, ExtractConfig
 from raylib.extract.layers import parse_layers
-from raylib.extract.spans import LEGACY_POSITIONS, find_span
+from raylib.extract.own_code import auto_class, check_trusted, trusted
+from raylib.extract.reader import Reader
+from raylib.extract.readers import reader_for
+from raylib.extract.spans import LEGACY_POSITIONS, span_of
 from raylib.models.loading import check_attention, device_name, dtype_name, model_failure, placed, rgb, with_adapter
 from raylib.models.protocol import ModelSpec
 from raylib.models.weights import source_identity
@@ -73,9 +75,11 @@ class Extractor:
     @cached_property
     def config(self) -> Any:
         """transformers' config of the model. Raises UserError for one of which raylib knows that it cannot run."""
-        from transformers import AutoConfig
+        from transformers import AutoConfig, PretrainedConfig
 
-        with model_failure(self.spec, "its config cannot be loaded"):
+        with model_failure(self.spec, "its config cannot be loaded"), trusted(self.spec):
+            place = {"revision": self.spec.revision, "cache_dir": self.cache_dir}
+            check_trusted(self.spec, PretrainedConfig.get_config_dict(self.spec.name, **place)[0])
             config = AutoConfig.from_pretrained(self.spec.name, **self._pretrained())
         if self.boundary == "legacy" and config.model_type not in LEGACY_POSITIONS:
             known = ", ".join(LEGACY_POSITIONS)
@@ -126,87 +130,38 @@ class Extractor:
     # CPU half.
 
     @cached_property
-    def processor(self) -> Any:
-        from transformers import AutoProcessor
-
-        with model_failure(self.spec, "its processor cannot be loaded"):
-            return AutoProcessor.from_pretrained(self.spec.name, **self._pretrained())
-
-    @cached_property
-    def _of_threads(self) -> threading.local:
-        return threading.local()
-
-    @property
-    def _thread_processor(self) -> Any:
-        """A processor of this thread's own: tokenizers are for one thread at a time."""
-        mine = self._of_threads
-        if not hasattr(mine, "processor"):
-            mine.processor = copy.deepcopy(self.processor)
-        return mine.processor
-
-    @cached_property
-    def _image_marks(self) -> list[str]:
-        """What stands for an image in a text, expanded or not."""
-        tokenizer = getattr(self.processor, "tokenizer", self.processor)
-        found = [getattr(self.processor, name, None) for name in ("image_token", "boi_token")]
-        found.append(tokenizer.convert_ids_to_tokens(self.image_token))
-        return [mark for mark in found if isinstance(mark, str) and mark]
-
-    @cached_property
-    def image_token(self) -> int:
-        return image_token(self.config, self.processor, self.spec.name)
+    def reader(self) -> Reader:
+        return reader_for(self.spec, self.config, self._pretrained())
 
     def prepare(self, question: str, image: Image.Image) -> PreparedRow:
         """One row, processed alone: what it gives does not depend on its neighbours.
 
         Raises BadContentError for a prompt longer than the model reads, and for one that the processor refuses.
         """
-        picture = rgb(image, over_white=False)
-        mark = next((mark for mark in self._image_marks if mark in question), None)
+        reader = self.reader
+        mark = next((mark for mark in reader.marks if mark in question), None)
         if mark is not None:
             raise BadContentError(f"its question holds {mark}, by which the model knows an image")
-        try:
-            inputs = self._processed(question, picture)
-        except Exception as error:  # processors raise anything for an image that is too narrow or a text with marks
-            raise BadContentError(f"the processor refused it: {type(error).__name__}: {error}") from error
-        tensors = {name: _array(value) for name, value in inputs.items() if value is not None}
-        tensors = {k: v for k, v in tensors.items() if k != "labels" and v.dtype.kind in "biuf" and v.ndim}
+        prompt = reader.prompt(question, rgb(image, over_white=False))
         legacy = LEGACY_POSITIONS[self.config.model_type] if self.boundary == "legacy" else None
-        row = PreparedRow(tensors, find_span(tensors, self.image_token, self.spec.name, legacy))
-        longest = context_length(self.config)
-        if longest is not None and row.tokens > longest:
-            raise BadContentError(f"its prompt has {row.tokens} tokens; the model reads {longest}")
+        row = PreparedRow(prompt.tensors, span_of(prompt.image, prompt.tokens, prompt.tensors, legacy))
+        if reader.longest is not None and row.tokens > reader.longest:
+            raise BadContentError(f"its prompt has {row.tokens} tokens; the model reads {reader.longest}")
         return row
-
-    def _processed(self, question: str, image: Image.Image) -> Any:
-        """As one turn of a user in the model's own template; a model without one reads the image and the question."""
-        processor, prompt = self._thread_processor, architecture(self.config.model_type).prompt
-        if prompt is not None or getattr(processor, "chat_template", None) is None:
-            mark = getattr(processor, "image_token", "")
-            text = (prompt or "{image}{question}").format(image=mark, question=question)
-            return processor(text=text, images=image, return_tensors="pt")
-        content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
-        return processor.apply_chat_template(
-            [{"role": "user", "content": content}],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-        )
 
     # Accelerator half.
 
     @cached_property
     def model(self) -> Any:
         import torch
-        import transformers
 
         attention = {"attn_implementation": self.spec.attention} if self.spec.attention else {}
         loaded_in = "float32" if self.spec.adapter else self.dtype  # a merged adapter would lose its small updates
-        with model_failure(self.spec, "its weights cannot be loaded"):
-            model = transformers.AutoModelForMultimodalLM.from_pretrained(
+        with model_failure(self.spec, "its weights cannot be loaded"), trusted(self.spec):
+            model = auto_class(self.spec, self.config, self.cache_dir).from_pretrained(
                 self.spec.name, dtype=getattr(torch, loaded_in), **attention, **self._pretrained()
             )
+            self.reader.check(model)
             self._add_own_adapter(model)
             return placed(with_adapter(model, self.spec.adapter), self.spec, self.dtype)
 
@@ -228,7 +183,7 @@ class Extractor:
     def anatomy(self) -> Anatomy:
         found = dissect(self.model, self.spec.name)
         module: Any
-        for module in found.tower.modules():
+        for module in found.tower.modules() if architecture(self.config.model_type).uncausal else ():
             # Phi-4's tower is marked causal and is so under sdpa, but only in batches without padding.
             if getattr(module, "is_causal", False):
                 module.is_causal = False
@@ -240,13 +195,7 @@ class Extractor:
 
     def load(self) -> None:
         """Load weights and processor now rather than with the first batch."""
-        _ = self.anatomy, self.processor
-
-    @property
-    def _pad_token(self) -> int:
-        tokenizer = getattr(self.processor, "tokenizer", self.processor)
-        found = tokenizer.pad_token_id
-        return found if found is not None else tokenizer.eos_token_id
+        _ = self.anatomy, self.reader.processor
 
     def together(self, rows: Sequence[PreparedRow]) -> list[list[int]]:
         """The rows that may share a forward: with longrope, all of a batch are turned by what its longest row needs."""
@@ -263,6 +212,17 @@ class Extractor:
 
         side: where padding goes. Tokens see none of it, so that both sides give the same. Raises ModelError.
         """
+        values = self._values(rows, side)
+        self._first_batch.check(values, rows, lambda alone: self._values(alone, side))
+        answers = self.answer(rows) if self.max_new_tokens is not None else [""] * len(rows)
+        return States(values, answers)
+
+    @cached_property
+    def _first_batch(self) -> FirstBatch:
+        kind = self.config.model_type
+        return FirstBatch(f"{self.spec.name} ({kind})", self.dtype, kind in PROVEN)
+
+    def _values(self, rows: Sequence[PreparedRow], side: Side) -> Mapping[Representation, np.ndarray]:
         import torch
 
         anatomy = self.anatomy
@@ -270,10 +230,9 @@ class Extractor:
         forget_positions(self.model)
         at = Positions.of(rows, side, self.device)
         with torch.inference_mode():
-            capture = Capture(anatomy, self.layers, self.spec.name, architecture(self.config.model_type).maps)
-            values = capture.take(lambda: anatomy.body(**inputs, use_cache=False), rows, at)
-        answers = self.answer(rows) if self.max_new_tokens is not None else [""] * len(rows)
-        return States(values, answers)
+            known = architecture(self.config.model_type)
+            capture = Capture(anatomy, self.layers, self.spec.name, known.maps, known.all_layers)
+            return capture.take(lambda: self.reader.run(self.model, anatomy, inputs, side), rows, at)
 
     def answer(self, rows: Sequence[PreparedRow]) -> list[str]:
         """Greedy answers, without special tokens and blanks at the ends."""
@@ -281,20 +240,16 @@ class Extractor:
 
         inputs = self._on_device(rows, "left")
         forget_positions(self.model)
-        greedy = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None, "num_beams": 1}
         with torch.inference_mode():
-            tokens = self.model.generate(
-                **inputs, **greedy, max_new_tokens=self.max_new_tokens, pad_token_id=self._pad_token
-            )
+            tokens = self.reader.generate(self.model, inputs, self.max_new_tokens or 0)
         forget_positions(self.model)
-        said = tokens[:, inputs["input_ids"].shape[1] :]
-        return [text.strip() for text in self.processor.batch_decode(said, skip_special_tokens=True)]
+        return self.reader.decode(tokens)
 
     def _on_device(self, rows: Sequence[PreparedRow], side: Side) -> dict[str, Any]:
         import torch
 
         inputs = {}
-        for name, array in collate(rows, self._pad_token, side).items():
+        for name, array in self.reader.collate(rows, side).items():
             tensor = torch.from_numpy(array).to(self.device)
             inputs[name] = tensor.to(getattr(torch, self.dtype)) if tensor.is_floating_point() else tensor
         return inputs
@@ -305,7 +260,3 @@ def forget_positions(model: Any) -> None:
     for module in model.modules():
         if getattr(module, "rope_deltas", None) is not None:
             module.rope_deltas = None
-
-
-def _array(value: Any) -> np.ndarray:
-    return value.numpy() if hasattr(value, "numpy") else np.asarray(value)

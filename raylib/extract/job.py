@@ -115,7 +115,7 @@ class ExtractJob:
         rows = [row for part in parts for row in part.rows]
         lengths = estimate_lengths(self.extractor, rows)
         settings = digest_of(files.settings)
-        size = self._batch_size(lengths.longest, settings)
+        size = self._batch_size(lengths.longest, len(rows), settings)
         batches = {part.number: list(cut_batches(part, lengths, size, settings)) for part in parts}
         missing: dict[int, dict[str, RowBatch]] = {}
         for part in parts:
@@ -149,14 +149,16 @@ class ExtractJob:
         if lost:
             raise ModelError(f"{name}: {lost} of {len(todo)} batches gave nothing; run the same command again")
 
-    def _batch_size(self, longest: Any, settings: str) -> int:
-        """As asked for; with auto, what was found when this run was begun, else what is found now."""
+    def _batch_size(self, longest: Any, rows: int, settings: str) -> int:
+        """As asked for; with auto, what was found when this run was begun, else what is found now. To look for more
+        than an eighth of the rows would take as long as to run them."""
         asked = self.config.batch_size
         if asked != "auto":
             return asked or DEFAULT_BATCH
         known = self.spool.recall(settings).get("batch_size")
         if known is None:
-            known = DEFAULT_BATCH if longest is None else self.place.find_batch_size(self.extractor, longest)
+            most = max(DEFAULT_BATCH, rows // 8)
+            known = DEFAULT_BATCH if longest is None else self.place.find_batch_size(self.extractor, longest, most)
             self.spool.remember(settings, batch_size=known)
         return int(known)
 

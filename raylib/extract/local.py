@@ -23,8 +23,8 @@ class Place(Protocol):
         """The states of all batches, as they come."""
         ...
 
-    def find_batch_size(self, extractor: Extractor, longest: PreparedRow) -> int:
-        """How many rows as long as this one share a forward."""
+    def find_batch_size(self, extractor: Extractor, longest: PreparedRow, most: int) -> int:
+        """How many rows as long as this one share a forward, up to `most`."""
         ...
 
 
@@ -37,16 +37,16 @@ class ThisProcess:
         for prepared in prepare_ahead(partial(prepare_batch, extractor), batches):
             yield run_batch(extractor, prepared)
 
-    def find_batch_size(self, extractor: Extractor, longest: PreparedRow) -> int:
-        return try_batch_sizes(extractor, longest)
+    def find_batch_size(self, extractor: Extractor, longest: PreparedRow, most: int) -> int:
+        return try_batch_sizes(extractor, longest, most)
 
 
-def try_batch_sizes(extractor: Extractor, longest: PreparedRow) -> int:
-    """--batch-size auto: the largest batch that fits, and on a CPU pays. Raises ModelError where one row alone does not
-    fit."""
+def try_batch_sizes(extractor: Extractor, longest: PreparedRow, most: int) -> int:
+    """--batch-size auto: the largest batch up to `most` that fits, and on a CPU pays. Raises ModelError where one row
+    alone does not fit."""
     extractor.load()
 
     def forward(size: int) -> object:
         return extractor.forward([longest] * size)
 
-    return largest_batch(extractor.spec.name, extractor.device, forward, MAX_BATCH)
+    return largest_batch(extractor.spec.name, extractor.device, forward, min(most, MAX_BATCH))

@@ -18,8 +18,9 @@ from raylib.extract.collate import PreparedRow
 from raylib.extract.extractor import Extractor
 from raylib.extract.rows import VqaRow
 
-_SAMPLE = 24
-"""Rows that are processed before the run, to see what makes a prompt long."""
+_SAMPLE, _LEAST_SAMPLE, _SAMPLE_SHARE = 24, 4, 32
+"""Rows that are processed before the run, to see what makes a prompt long: at most, at least, and one of so many in
+between, as the run processes them again."""
 
 _HEADER_THREADS = 16
 
@@ -64,14 +65,15 @@ def estimate_lengths(extractor: Extractor, rows: Sequence[VqaRow]) -> Lengths:
     """How long the prompts are, from a sample that is processed: questions by their characters, images by their pixels
     where a larger image has more tokens."""
     characters = np.array([len(row.question) for row in rows])
-    sample = sample_by_length(characters, _SAMPLE)
+    most = min(_SAMPLE, max(_LEAST_SAMPLE, len(rows) // _SAMPLE_SHARE))
+    sample = sample_by_length(characters, most)
     prepared = _prepared(extractor, rows, sample)
     if not prepared:
         return Lengths({row.number: 1 for row in rows}, None)
     images = [len(row.span.image) for row in prepared.values()]
     if len(set(images)) > 1:
         pixels = _pixels(rows)
-        prepared |= _prepared(extractor, rows, [i for i in sample_by_length(pixels, _SAMPLE) if i not in prepared])
+        prepared |= _prepared(extractor, rows, [i for i in sample_by_length(pixels, most) if i not in prepared])
         image_tokens = _by(pixels, {i: len(row.span.image) for i, row in prepared.items()})
     else:
         image_tokens = np.full(len(rows), images[0])

@@ -34,18 +34,23 @@ LegacyPosition = Callable[[int, np.ndarray, Tensors], int]
 """(tokens of the prompt, positions of the image's tokens, the row's tensors) → the position that a script took."""
 
 
-def find_span(tensors: Tensors, image_token: int, model: str, legacy: LegacyPosition | None = None) -> Span:
-    """The span in the expanded input_ids [1, tokens] of one row. Raises ModelError where there is no image token."""
-    ids = tensors["input_ids"][0]
+def find_image(input_ids: np.ndarray, image_token: int, model: str) -> np.ndarray:
+    """int64: where the image's tokens are in the expanded input_ids [1, tokens] of one row. Raises ModelError where
+    there are none."""
+    ids = input_ids[0]
     positions = np.flatnonzero(ids == image_token).astype(np.int64)
     if not len(positions):
         raise ModelError(
             f"{model}: no token {image_token}, its image token, in a prompt of {len(ids)} tokens with an image; its "
             "processor and its config do not fit each other"
         )
-    last, tokens = int(positions[-1]), len(ids)
-    vision = last if legacy is None else min(max(legacy(tokens, positions, tensors), 0), tokens - 1)
-    return Span(positions, vision, tokens - 1)
+    return positions
+
+
+def span_of(image: np.ndarray, tokens: int, tensors: Tensors, legacy: LegacyPosition | None = None) -> Span:
+    """The span of a prompt of `tokens` tokens, whose image's tokens are at `image`."""
+    vision = int(image[-1]) if legacy is None else min(max(legacy(tokens, image, tensors), 0), tokens - 1)
+    return Span(image, vision, tokens - 1)
 
 
 # HALP's scripts, one guess per model (https://github.com/alliedbrother/HALP_EACL, Extraction_Script).
@@ -89,7 +94,7 @@ def _fastvlm(tokens: int, image: np.ndarray, tensors: Tensors) -> int:
 
 
 def _found(tokens: int, image: np.ndarray, tensors: Tensors) -> int:
-    """The last image token, as `find_span` finds it."""
+    """The last image token, as it is found."""
     del tokens, tensors
     return int(image[-1])
 

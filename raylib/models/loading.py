@@ -92,7 +92,7 @@ def placed(model: Any, spec: ModelSpec, dtype: str) -> Any:
     in layers over all GPUs that this process sees (the method of accelerate's `device_map`). Compiled where asked."""
     import torch
 
-    model = model.to(getattr(torch, dtype)).eval()
+    model = _in_format(model, getattr(torch, dtype)).eval()
     if spec.device == "auto" and torch.cuda.device_count() > 1:
         from accelerate import dispatch_model
 
@@ -100,6 +100,20 @@ def placed(model: Any, spec: ModelSpec, dtype: str) -> Any:
     else:
         model = model.to(device_name(spec))
     return compiled(model) if spec.compile else model
+
+
+def _in_format(model: Any, dtype: Any) -> Any:
+    """`model` with weights of `dtype`. What it computes for itself stays as it is, as where transformers loads a model
+    in that format: rotary frequencies lose their far positions in bfloat16, and Llama 4's are complex numbers, of
+    which `model.to` would keep the real part only."""
+    for module in model.modules():
+        for weight in module.parameters(recurse=False):
+            if weight.is_floating_point():
+                weight.data = weight.data.to(dtype)
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_floating_point() and name not in module._non_persistent_buffers_set:
+                setattr(module, name, buffer.to(dtype))
+    return model
 
 
 def split_over_gpus(model: Any, memory: Mapping[int, int] | None = None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pytest
 
 import raylib
 from raylib.cluster.extract import RayPlace
+from raylib.errors import ModelError
 from raylib.store.hidden_states import open_states
 from tests.cluster.test_driver_killed import processes_of, wait_until
 from tests.extract.checkpoints import BUILDERS
@@ -144,3 +145,18 @@ def test_a_killed_driver_is_continued_by_the_same_command(cluster, settings, fol
         **(settings | {"batch_size": 1}), output_dir=str(folder / "whole"), generate=True, max_new_tokens=150, workers=2
     )
     assert outcome.ok and columns(output) == columns(folder / "whole")
+
+
+def test_a_batch_size_is_tried_on_a_worker(cluster, settings, folder, capsys):
+    given = settings | {"batch_size": "auto", "quiet": False, "layers": "-1"}
+    outcome = raylib.extract(**given, output_dir=str(folder / "auto"), workers=1)
+    assert outcome.ok and outcome.counts["extracted"] == 28
+    assert "batches of" in capsys.readouterr().out
+
+
+def test_what_a_worker_cannot_load_is_told_in_its_own_words(cluster, settings, folder, tmp_path):
+    broken = tmp_path / "model"
+    shutil.copytree(folder / "model", broken)
+    (broken / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ModelError, match="its weights cannot be loaded"):
+        raylib.extract(**(settings | {"model": str(broken)}), output_dir=str(tmp_path / "out"), workers=1)

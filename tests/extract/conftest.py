@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .checkpoints import BUILDERS
+from .checkpoints import ALL_BUILDERS
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +17,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 
     def folder(name: str) -> Path:
         if name not in built:
-            built[name] = BUILDERS[name](tmp_path_factory.mktemp(name))
+            built[name] = ALL_BUILDERS[name](tmp_path_factory.mktemp(name))
         return built[name]
 
     return folder

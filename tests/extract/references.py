@@ -33,5 +33,6 @@ def reference(name: str, folder: Path, image: Image.Image, question: str, layers
     """The row of a checkpoint built by the builder called `name`. Raises KeyError for a name that has no reference."""
     from .references_a import REFERENCES_A
     from .references_b import REFERENCES_B
+    from .references_remote import REFERENCES_REMOTE
 
-    return {**REFERENCES_A, **REFERENCES_B}[name](folder, image, question, layers)
+    return {**REFERENCES_A, **REFERENCES_B, **REFERENCES_REMOTE}[name](folder, image, question, layers)

@@ -54,3 +54,26 @@ def test_tiles_that_are_not_there_are_attended_to_in_phi4():
 )
 def test_a_row_knows_how_many_tiles_or_patches_it_has(tensors, tiles, patches):
     assert (row([1], **tensors).tiles, row([1], **tensors).patches) == (tiles, patches)
+
+
+def test_what_has_an_entry_for_each_token_is_padded_whatever_its_name():
+    """ERNIE's moe_mm_token_type_ids; an image's tensor is not, though it has as many entries in one row."""
+    rows = [row([5, 6, 7], kinds=np.array([[0, 1, 1]]), sizes=np.ones((1, 3))), row([8], kinds=np.array([[1]]))]
+    rows[1].tensors["sizes"] = np.ones((1, 3))
+    found = collate(rows, 9, "left")
+    assert found["kinds"].tolist() == [[0, 1, 1], [0, 0, 1]]
+    assert found["sizes"].tolist() == [[1, 1, 1], [1, 1, 1]]
+
+
+def test_patches_are_numbered_on_from_row_to_row():
+    """Molmo 2: two crops of three patches in the first row; -1 is no patch."""
+    first = row([1], pixel_values=np.zeros((2, 3, 4)), image_token_pooling=np.array([[0, 5]]))
+    second = row([1], pixel_values=np.zeros((1, 3, 4)), image_token_pooling=np.array([[2, -1], [0, 1]]))
+    assert collate([first, second], 0, "right")["image_token_pooling"].tolist() == [[0, 5], [8, -1], [6, 7]]
+
+
+def test_tiles_may_be_joined():
+    rows = [row([1], pixel_values=np.full((1, n, 3, 2, 2), n)) for n in (1, 2)]
+    found = collate(rows, 0, "right", joined=True)["pixel_values"]
+    assert found.shape == (1, 3, 3, 2, 2)
+    assert found[0, :, 0, 0, 0].tolist() == [1, 2, 2]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from raylib.errors import ModelError
-from raylib.extract.spans import LEGACY_POSITIONS, find_span
+from raylib.extract.spans import LEGACY_POSITIONS, find_image, span_of
 
 
 def prompt(tokens, image, **others):
@@ -12,6 +12,11 @@ def prompt(tokens, image, **others):
     ids = np.ones((1, tokens), dtype=np.int64)
     ids[0, list(image)] = 7
     return {"input_ids": ids, **others}
+
+
+def find_span(tensors, image_token, model, legacy=None):
+    image = find_image(tensors["input_ids"], image_token, model)
+    return span_of(image, tensors["input_ids"].shape[1], tensors, legacy)
 
 
 def test_the_span_is_found_in_the_expanded_prompt():
@@ -46,7 +51,9 @@ GRID = {"image_grid_thw": np.array([[1, 20, 30]])}
         ("mllama", 50, {}, 9),
         ("phi4_multimodal", 50, {}, 9),
         ("molmo", 50, {}, 10),
+        ("molmo", 10, {}, 9),  # never past the prompt
         ("fast_vlm", 50, {}, 2),
+        ("llava_qwen2", 50, {}, 2),
     ],
 )
 def test_legacy_positions_are_those_of_the_scripts(family, tokens, others, position):
