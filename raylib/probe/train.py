@@ -54,22 +54,13 @@ def run_probe(
     split, facts, notes = _present(x, data, split, facts, representation)
     train, held, test = split.train, split.validation, split.test
     y = data.y
-    mean, deviation = None, None
-    if recipe.standardise or classifier == "logistic":
-        mean, deviation = fit_scaling(x[train])
-    history: Mapping[str, list[float]] = {}
-    inputs = scaled(x[train], mean, deviation)
-    if classifier == "mlp":
-        trained = mlp.train_mlp(inputs, y[train], scaled(x[held], mean, deviation), y[held], recipe)
-        state, history = trained.state, trained.history
-    else:
-        coef, intercept, said = logistic.train_logistic(inputs, y[train], recipe)
-        state, notes = {"coef": _tensor(coef), "intercept": _tensor(intercept)}, notes + said
-    checkpoint = _checkpoint(state, mean, deviation, x.shape[1], representation, classifier, recipe, facts)
+    checkpoint, history, said = _trained(x[train], y[train], x[held], y[held], classifier, recipe)
+    checkpoint["config"] |= {"split": facts.kind, "split_seed": facts.seed}
+    checkpoint["representation"] = representation.path
     checkpoint |= {"fingerprint": fingerprint, "model_name": model_name, "target": target}
     probe = load_probe(checkpoint)
-    groups, said = _bootstrap_groups(data, split)
-    notes += said
+    groups, of_groups = _bootstrap_groups(data, split)
+    notes += said + of_groups
 
     def scores_of(rows: np.ndarray) -> tuple[np.ndarray, Any]:
         scores = probe(x[rows])
@@ -166,28 +157,31 @@ def _tensor(value: np.ndarray | float) -> Any:
     return torch.from_numpy(np.array(value))
 
 
-def _checkpoint(
-    state: Mapping[str, Any],
-    mean: np.ndarray | None,
-    deviation: np.ndarray | None,
-    input_dim: int,
-    representation: Representation,
-    classifier: Classifier,
-    recipe: Recipe,
-    facts: SplitFacts,
-) -> dict[str, Any]:
-    """The names of the old scripts' files, and more."""
-    return {
-        "model_state_dict": dict(state),
-        "config": {**asdict(recipe), "hidden": list(recipe.hidden), "split": facts.kind, "split_seed": facts.seed},
-        "input_dim": input_dim,
+def _trained(
+    x: np.ndarray, y: np.ndarray, held_x: np.ndarray, held_y: np.ndarray, classifier: Classifier, recipe: Recipe
+) -> tuple[dict[str, Any], Mapping[str, list[float]], list[str]]:
+    """(checkpoint with the names of the old scripts' files and more, history, notes)."""
+    mean, deviation = fit_scaling(x) if recipe.standardise or classifier == "logistic" else (None, None)
+    inputs = scaled(x, mean, deviation)
+    history: Mapping[str, list[float]] = {}
+    notes: list[str] = []
+    if classifier == "mlp":
+        trained = mlp.train_mlp(inputs, y, scaled(held_x, mean, deviation), held_y, recipe)
+        state, history = trained.state, trained.history
+    else:
+        coef, intercept, notes = logistic.train_logistic(inputs, y, recipe)
+        state = {"coef": _tensor(coef), "intercept": _tensor(intercept)}
+    checkpoint = {
+        "model_state_dict": state,
+        "config": {**asdict(recipe), "hidden": list(recipe.hidden)},
+        "input_dim": x.shape[1],
         "timestamp": datetime.now().strftime("%Y%m%d_%H%M%S"),
         "mean": None if mean is None else _tensor(mean),
         "std": None if deviation is None else _tensor(deviation),
         "classifier": classifier,
-        "representation": representation.path,
         "threshold": THRESHOLD,
     }
+    return checkpoint, history, notes
 
 
 class LoadedProbe:

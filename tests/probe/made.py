@@ -33,7 +33,7 @@ def planted(rows=600, images=300, width=48, seed=0):
     return probe_data(y, names, source=sources, category=categories), layers
 
 
-def leaking(images=150, per_image=4, width=192, seed=0):
+def leaking(images=300, per_image=3, width=320, seed=0):
     """(data, x): every vector is its image's fingerprint with a little noise; the label is a bit of a digest of the
     image's name, so that nothing learnt of one image tells of another."""
     rng = np.random.default_rng(seed)

@@ -49,13 +49,16 @@ def test_shuffled_labels_give_chance_in_the_layer_with_the_signal(classifier):
 
 @pytest.mark.parametrize("classifier", ["mlp", "logistic"])
 def test_a_leak_through_shared_images_shows_at_random_and_vanishes_by_image(classifier):
+    quick = dataclasses.replace(QUICK, epochs=6)
     data, x = leaking()
-    random = run(data, x, "random", classifier)[0]
-    grouped = run(data, x, "image", classifier)[0]
+    random = run(data, x, "random", classifier, quick)[0]
     assert random.test.auroc > 0.95
-    assert random.split.shared_images == random.split.test_rows  # 3 other rows of each image
-    assert grouped.test.interval[0] < 0.5 < grouped.test.interval[1]
-    assert grouped.split.shared_images == 0
+    assert random.split.shared_images > 0.9 * random.split.test_rows
+    # 60 test images tell little at a time: AUROC of chance differs by 0.07 from one draw of fingerprints to the next
+    grouped = [run(*leaking(seed=seed), "image", classifier, quick)[0] for seed in range(6)]
+    assert abs(np.mean([result.test.auroc for result in grouped]) - 0.5) < 0.1
+    assert sum(result.test.interval[0] < 0.5 < result.test.interval[1] for result in grouped) >= 4
+    assert all(result.split.shared_images == 0 for result in grouped)
 
 
 def test_the_published_recipe_trains_every_epoch_on_raw_vectors_and_takes_the_last_weights():
