@@ -37,8 +37,8 @@ class PerSample:
     def of(cls, extractor: Any, new_tokens: int | None, interval: int) -> PerSample:
         """With the weights and the processor of a `raylib.extract.extractor.Extractor`."""
         anatomy = extractor.anatomy
-        parts = (extractor.model, extractor.processor, anatomy.tower, anatomy.blocks)
-        return cls(*parts, extractor.layers, new_tokens, extractor.image_token, extractor.device, interval)
+        parts = (extractor.model, extractor.reader.processor, anatomy.tower, anatomy.blocks)
+        return cls(*parts, extractor.layers, new_tokens, extractor.reader.image_token, extractor.device, interval)
 
     def run(self, table: Path, images: Path, output: Path) -> None:
         """All rows of a CSV, one after the other; an HDF5 file as soon as there are `interval` of them."""

@@ -119,10 +119,11 @@ def test_a_reader_of_the_old_files_finds_its_names(compression, tmp_path):
             "vision_only_representation": VISION,
             "vision_token_representation/layer_3": TOKEN3,
             "query_token_representation/layer_10": QUERY10,
-            "multimodal_representation/layer_3": BOTH3,
         }.items():
             assert row[path].dtype == np.float32 and np.array_equal(row[path][:], written.states[one][1])
             assert row[path].compression == compression
+        assert not [name for name in row if name.startswith(("multimodal", "image_mean", "text_mean"))]
+        assert np.array_equal(file["columns/multimodal/layer_3"][:], written.states[BOTH3]), "what is new lies there"
         assert row.attrs["question_id"] == "q2" and row.attrs["image_span"].tolist() == [5, 10]
         assert (row.attrs["vision_position"], row.attrs["query_position"], row.attrs["image_tokens"]) == (9, 21, 6)
         column = file["columns/query_token/layer_10"]
