@@ -48,7 +48,8 @@ class TorchEncoder(Encoder):
             "family": self.family.name,
             "version": self.ENCODING_VERSION,
             **source_identity(self.spec),
-            "dtype": self.dtype,
+            # In half precision buffers stay in float32 (see `placed`); vectors from before that was so are others.
+            "dtype": self.dtype if self.dtype == "float32" else f"{self.dtype}, float32 buffers",
             **self.settings,
         }
 
