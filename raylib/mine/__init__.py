@@ -1,0 +1,1 @@
+"""Mining: hard negatives and B3 batches for contrastive training."""
