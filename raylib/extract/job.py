@@ -167,7 +167,6 @@ class ExtractJob:
         about = {
             "model_name": self.config.model,
             "model_type": self.extractor.config.model_type,
-            "device": self.config.device or "auto",
             "dtype": self.extractor.dtype,
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "num_layers": self.extractor.depth,
