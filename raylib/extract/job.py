@@ -33,7 +33,7 @@ from raylib.extract.spool import Spool
 from raylib.store.manifests import MANIFEST, read_manifest, versions, write_manifest
 
 EXTRACT_JOB = "raylib extract"
-DEFAULT_BATCH = 8
+DEFAULT_BATCH = 16
 _VERSIONS = ("raylib-cluster", "torch", "transformers", "numpy", "pillow", "h5py")
 
 
