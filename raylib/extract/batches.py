@@ -42,7 +42,7 @@ class PreparedBatch:
 class BatchStates:
     """A batch after its forward. numbers [n]: the rows that have states; values: representation → float32 [n, width];
     spans [n, 5] int64: first image token, one past the last, position of the vision token, of the query token, and how
-    many image tokens there are."""
+    many image tokens there are; device: where it ran."""
 
     part: int
     name: str
@@ -50,12 +50,14 @@ class BatchStates:
     values: Mapping[Representation, np.ndarray]
     spans: np.ndarray
     answers: list[str]
+    device: str = ""
     failed: dict[int, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def dump(self, stream: IO[bytes]) -> None:
         """Write everything but the notes, as .npz."""
-        about = {"numbers": self.numbers, "answers": self.answers, "failed": list(self.failed.items())}
+        about = {"numbers": self.numbers, "answers": self.answers, "device": self.device}
+        about["failed"] = list(self.failed.items())
         arrays: dict[str, Any] = {name.path: states for name, states in self.values.items()}
         np.savez(stream, spans=self.spans, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)
 
@@ -67,7 +69,8 @@ class BatchStates:
         about = json.loads(arrays.pop("about").tobytes())
         spans = arrays.pop("spans")
         values = {Representation.parse(path): states for path, states in arrays.items()}
-        return cls(part, name, about["numbers"], values, spans, about["answers"], dict(about["failed"]))
+        told = about["numbers"], values, spans, about["answers"], about["device"], dict(about["failed"])
+        return cls(part, name, *told)
 
 
 def prepare_batch(extractor: Extractor, batch: RowBatch) -> PreparedBatch:
@@ -90,7 +93,8 @@ def prepare_row(extractor: Extractor, row: VqaRow) -> PreparedRow:
 def run_batch(extractor: Extractor, batch: PreparedBatch) -> BatchStates:
     """The forward of a batch, halved as often as memory asks. A row whose states are not finite, or that does not fit
     in memory alone, is set aside with its reason."""
-    done = BatchStates(batch.part, batch.name, [], {}, np.zeros((0, 5), np.int64), [], dict(batch.failed))
+    nothing = np.zeros((0, 5), np.int64)
+    done = BatchStates(batch.part, batch.name, [], {}, nothing, [], extractor.device, dict(batch.failed))
     numbered = list(zip(batch.numbers, batch.rows, strict=True))
     groups = [[numbered[i] for i in group] for group in extractor.together(batch.rows)]
     pieces = [piece for group in groups for piece in _halving(extractor, group, done)]

@@ -52,7 +52,7 @@ class ExtractConfig(Placement):
     """Longest answer, in tokens."""
 
     batch_size: int | Literal["auto"] | None = field(default=None, metadata={"metavar": "N|auto"})
-    """Rows per forward, 8 by default; halved where memory is short. auto tries the longest rows."""
+    """Rows per forward, 16 by default; halved where memory is short. auto tries the longest rows."""
 
     checkpoint_interval: int = 1000
     """Rows of the data set per file. A killed run loses no more than the batches under way."""

@@ -33,7 +33,7 @@ from raylib.extract.spool import Spool
 from raylib.store.manifests import MANIFEST, read_manifest, versions, write_manifest
 
 EXTRACT_JOB = "raylib extract"
-DEFAULT_BATCH = 8
+DEFAULT_BATCH = 16
 _VERSIONS = ("raylib-cluster", "torch", "transformers", "numpy", "pillow", "h5py")
 
 
@@ -167,7 +167,6 @@ class ExtractJob:
         about = {
             "model_name": self.config.model,
             "model_type": self.extractor.config.model_type,
-            "device": self.config.device or "auto",
             "dtype": self.extractor.dtype,
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "num_layers": self.extractor.depth,

@@ -117,6 +117,6 @@ def assemble(part: Part, batches: Sequence[BatchStates], about: Mapping[str, Any
         vision_positions=spans[:, 2],
         query_positions=spans[:, 3],
         image_tokens=spans[:, 4],
-        about={**about, "num_samples": len(rows)},
+        about={**about, "device": ", ".join(sorted({batch.device for batch in batches})), "num_samples": len(rows)},
         failed=[(row.question_id, failed[row.number]) for row in part.rows if row.number in failed],
     )

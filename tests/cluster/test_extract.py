@@ -128,7 +128,7 @@ def test_a_killed_driver_is_continued_by_the_same_command(cluster, settings, fol
     )
     first.send_signal(signal.SIGKILL)
     first.wait()
-    wait_until(lambda: not processes_of(ray_folder), 60, "Ray ends with its driver")
+    wait_until(lambda: not processes_of(ray_folder), 120, "Ray ends with its driver")
     assert not (output / "manifest.json").exists()
     parts = {path.name: path.stat().st_mtime_ns for path in output.glob("*.h5")}
     kept = {path.name: path.stat().st_mtime_ns for path in output.glob(".unfinished/*/*.npz")}

@@ -116,6 +116,7 @@ def test_a_file_tells_which_model_and_layers_it_is_of(settings):
         about = dict(file.attrs)
         assert about["model_name"] == settings["model"] and about["model_type"] == "gemma3"
         assert about["num_samples"] == 3 and about["num_layers"] == 6
+        assert (about["device"], about["dtype"], about["boundary"]) == ("cpu", "float32", "exact")
         assert list(about["layers"]) == [0, 5] and list(about["layer_fractions"]) == [0.0, 1.0]
         assert json.loads(about["versions"])["torch"] and len(about["fingerprint"]) == 64
         old = file["q1"]
