@@ -52,7 +52,9 @@ class Places:
         """data_root: `root` where None. Raises UserError for a root that is not there."""
         root = os.path.abspath(os.path.expanduser(root))
         if not os.path.isdir(root) and not root.lower().endswith(".zip"):
-            raise UserError(f"--root {root} is no folder; expected the folder, or the .zip, that image paths start from")
+            raise UserError(
+                f"--root {root} is no folder; expected the folder, or the .zip, that image paths start from"
+            )
         folder = root if data_root is None else os.path.abspath(os.path.expanduser(data_root))
         images = Images(root) if os.path.isdir(root) else find_images(root, root)
         return cls(root, folder, _images=images)
@@ -134,11 +136,14 @@ def open_splits(folder: str, config: str | None = None) -> dict[str, datasets.Da
     """Split → rows of a data set in a folder: as on the hub, or as `save_to_disk` writes it (where one without splits
     is "train"). config: which of several; None for the only one. Raises UserError where it cannot be read."""
     import datasets
+    from datasets.exceptions import DatasetsError
 
     try:
         saved = [name for name in ("dataset_dict.json", "state.json") if os.path.exists(os.path.join(folder, name))]
-        opened: Any = datasets.load_from_disk(folder) if saved else datasets.load_dataset(versioned_view(folder), config)
-    except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
+        opened: Any = (
+            datasets.load_from_disk(folder) if saved else datasets.load_dataset(versioned_view(folder), config)
+        )
+    except (ValueError, OSError, DatasetsError) as error:
         why = " ".join(str(error).split())
         raise UserError(f"{folder} cannot be read as a data set: {why}") from error
     return {"train": opened} if isinstance(opened, datasets.Dataset) else {str(k): v for k, v in opened.items()}

@@ -59,6 +59,7 @@ def read_rows(
 
 def _file(path: str, name: str, dataset: str, places: Places) -> Iterator[RawRow]:
     import datasets
+    from datasets.exceptions import DatasetsError
 
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in _SUFFIXES:
@@ -68,7 +69,7 @@ def _file(path: str, name: str, dataset: str, places: Places) -> Iterator[RawRow
         return
     try:
         table: Any = datasets.load_dataset("parquet", data_files=[path], split="train")
-    except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
+    except (ValueError, OSError, DatasetsError) as error:
         cause = " ".join(str(error.__cause__ or error).split())
         raise UserError(f"{path} cannot be read: {cause}") from error
     yield from _table(table, path, name, dataset, places)
@@ -179,11 +180,12 @@ def _data_set(folder: str, name: str, hub_name: str, split: str | None, places: 
 
 def _configs(folder: str) -> list[str | None]:
     import datasets
+    from datasets.exceptions import DatasetsError
 
     if os.path.exists(os.path.join(folder, "README.md")):
         try:
             return [*datasets.get_dataset_config_names(folder)]
-        except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
+        except (ValueError, OSError, DatasetsError) as error:
             raise UserError(f"{folder} cannot be read as a data set: {' '.join(str(error).split())}") from error
     return [None]
 
