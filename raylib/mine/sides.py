@@ -1,0 +1,113 @@
+"""The distinct queries, or the distinct documents, of training data, as a source that a plan encodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from raylib.evaluate.contents import Source
+from raylib.mine.places import Place, TableItem
+from raylib.tasks.mmeb_data import clean_text
+
+if TYPE_CHECKING:
+    import datasets
+
+
+class Cell(NamedTuple):
+    """One content as the data names it. text: "" for none; image: the path, or the item's name, as written: "" for
+    none, and for an image inside of a table that has no name; place: where the image is; None without one."""
+
+    text: str
+    image: str
+    place: Place | None
+
+
+@dataclass
+class Side:
+    """texts, images [m]: of each distinct content, as the data writes them ("" for none). source: the same m contents
+    as they are encoded: without the placeholders of images that MMEB's texts hold."""
+
+    texts: list[str]
+    images: list[str]
+    source: Source
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def same_content(self) -> np.ndarray:
+        """int64 [m]: equal for contents that look the same to a model, whatever the data calls them. Every image is
+        read once; its digest is kept for the plan."""
+        numbers: dict[tuple[bytes, ...], int] = {}
+        groups = np.zeros(len(self), np.int64)
+        for fields, rows in self.source.kinds().items():
+            digests = self.source.digests(fields)
+            for row in rows:
+                name = (repr(fields).encode(), *(digests[row][f] for f in fields))
+                groups[row] = numbers.setdefault(name, len(numbers))
+        return groups
+
+
+@dataclass
+class SideBuilder:
+    """Collects distinct contents in the order in which they come. name: of the source, for a person."""
+
+    name: str
+    _at: dict[Cell, int] = field(default_factory=dict)
+    _ids: list[str] = field(default_factory=list)
+
+    def add(self, cell: Cell, where: str) -> int:
+        """The number of a content. where: what its messages call it, if it is new and has no name of its own."""
+        number = self._at.setdefault(cell, len(self._at))
+        if number == len(self._ids):
+            self._ids.append(cell.image or where)
+        return number
+
+    def finish(self, tables: list[datasets.Dataset]) -> Side:
+        """tables: see `Places.tables`."""
+        import datasets as library
+
+        cells = list(self._at)
+        texts = [clean_text(cell.text) for cell in cells]
+        present = [_present(text, cell.place) for text, cell in zip(texts, cells, strict=True)]
+        has = {name for names in set(present) for name in names}
+        columns: dict[str, Any] = {"texts": None, "images": None}
+        if "text" in has:
+            features = library.Features({"text": library.Value("large_string")})
+            columns["texts"] = library.Dataset.from_dict({"text": texts}, features=features)
+        if "image" in has:
+            columns["images"] = image_column([cell.place for cell in cells], tables)
+        mixed = present if len(set(present)) > 1 else None
+        source = Source(self.name, self._ids, present=mixed, **columns)
+        return Side([cell.text for cell in cells], [cell.image for cell in cells], source)
+
+
+def _present(text: str, place: Place | None) -> tuple[str, ...]:
+    """A content with neither is a text that is empty: that is reported when it is encoded."""
+    return (*(("text",) if text or place is None else ()), *(("image",) if place is not None else ()))
+
+
+def image_column(places: list[Place | None], tables: list[datasets.Dataset]) -> datasets.Dataset:
+    """[m] places → the data set of one column `image`, not decoded: files by their path, items of tables where they
+    are. Nothing is copied: a table stays memory-mapped."""
+    import datasets
+
+    features = datasets.Features({"image": datasets.Image(decode=False)})
+    files = [row for row, place in enumerate(places) if not isinstance(place, TableItem)]
+    cells = [{"bytes": None, "path": places[row]} if places[row] is not None else None for row in files]
+    parts = [datasets.Dataset.from_dict({"image": cells}, features=features)] if files else []
+    order = list(files)
+    by_table: dict[int, list[tuple[int, int]]] = {}
+    for row, place in enumerate(places):
+        if isinstance(place, TableItem):
+            by_table.setdefault(place.table, []).append((row, place.row))
+    for table, found in by_table.items():
+        parts.append(tables[table].select([item for _, item in found]))
+        order += [row for row, _ in found]
+    joined = parts[0] if len(parts) == 1 else datasets.concatenate_datasets(parts)
+    if order == list(range(len(order))):
+        return joined
+    back = np.empty(len(order), np.int64)
+    back[order] = np.arange(len(order))
+    return joined.select(back)
