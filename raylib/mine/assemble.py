@@ -17,7 +17,9 @@ whole batch is."""
 class Batches:
     """Places [n] in order of batches; what stands in each place can be exchanged with another."""
 
-    def __init__(self, places: np.ndarray, batch_size: int, cluster: np.ndarray, same: np.ndarray, graph: Graph) -> None:
+    def __init__(
+        self, places: np.ndarray, batch_size: int, cluster: np.ndarray, same: np.ndarray, graph: Graph
+    ) -> None:
         """places int64 [n]: examples, batch by batch; cluster int64 [n], same int64 [n]: of each example."""
         self.places, self.batch_size, self.graph = places, batch_size, graph
         self.cluster, self.same = cluster.copy(), same
@@ -114,7 +116,8 @@ def assemble(
 
     Batches are clusters in an order by chance; a cluster that is smaller than the others comes last. Examples with one
     number in `same` (int64 [n]) are kept apart by exchanges of single examples between batches, so that sizes stay.
-    Raises UserError where that cannot be done, unless allow_duplicates, which leaves together what must be.
+    Raises UserError where that cannot be done, unless allow_duplicates: no batch then
+    holds more of a kind than there would be if it were dealt out evenly, rounded up.
     """
     rng = np.random.default_rng(seed)
     n_batches = -(-len(cluster) // batch_size)

@@ -15,7 +15,8 @@ from raylib.mine.graph import Graph, either_graph, joined_graphs, mutual_graph, 
 from raylib.mine.neighbours import nearest
 from raylib.mine.partition import Method, partition
 from raylib.mine.plans import NO_EXAMPLE, filled, members_of, shuffled
-from raylib.mine.vectors import checked_positives, unit_vectors
+from raylib.mine.vectors import checked_positives, unit_sides
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -75,7 +76,11 @@ def b3_plan(
     allow_duplicates.
     """
     check_sizes(batch_size, cluster_size)
-    queries, documents = unit_vectors(queries, "queries"), unit_vectors(documents, "documents")
+    if neighbours < 1:
+        raise UserError(f"neighbours is {neighbours}; expected 1 or more")
+    if contents is not None and len(contents) != len(queries):
+        raise UserError(f"there are {len(contents)} contents for {len(queries)} examples; expected one for each")
+    queries, documents = unit_sides(queries, documents)
     positives = checked_positives(len(queries), len(documents), positives)
     same = same_examples(queries, documents, positives, duplicate_similarity, contents)
     settings = _Settings(batch_size, cluster_size, neighbours, method, allow_duplicates)
@@ -89,7 +94,7 @@ def b3_plan(
     excluded = np.full((len(queries), max(g.excluded.shape[1] for _, _, g in found)), -1, dtype=np.int64)
     for rows, held, group in found:
         clusters[rows] = group.clusters + 1 + clusters.max()
-        excluded[rows, : group.excluded.shape[1]] = held[group.excluded]
+        excluded[rows, : group.excluded.shape[1]] = np.where(group.excluded < 0, -1, held[group.excluded])
     batches = shuffled([filled(rows[g.places], batch_size, remainder) for rows, _, g in found], seed)
     clusters[np.setdiff1d(np.arange(len(queries)), batches)] = NO_EXAMPLE
     graph = joined_graphs([(rows, g.graph) for rows, _, g in found], len(queries))

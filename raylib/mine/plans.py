@@ -78,5 +78,6 @@ def filled(places: np.ndarray, batch_size: int, remainder: Remainder) -> np.ndar
 def shuffled(plans: Sequence[np.ndarray], seed: int) -> np.ndarray:
     """The batches of all groups in an order by chance, the short ones last."""
     batches = np.concatenate(plans)
-    batches = batches[np.random.default_rng(seed).permutation(len(batches))]
-    return batches[np.argsort((batches == NO_EXAMPLE).any(axis=1), kind="stable")]
+    short = (batches == NO_EXAMPLE).any(axis=1)
+    full = batches[~short]
+    return np.concatenate([full[np.random.default_rng(seed).permutation(len(full))], batches[short]])

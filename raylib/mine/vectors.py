@@ -20,6 +20,17 @@ def unit_vectors(vectors: np.ndarray, name: str) -> np.ndarray:
     return normalise(vectors.astype(np.float32, copy=False))
 
 
+def unit_sides(queries: np.ndarray, documents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both sides as `unit_vectors`. Raises UserError where they have different dimensions, too."""
+    queries, documents = unit_vectors(queries, "queries"), unit_vectors(documents, "documents")
+    if queries.shape[1] != documents.shape[1]:
+        raise UserError(
+            f"queries have {queries.shape[1]} dimensions and documents {documents.shape[1]}; expected vectors of one "
+            "model"
+        )
+    return queries, documents
+
+
 def checked_positives(n_queries: int, n_documents: int, positives: np.ndarray | None) -> np.ndarray:
     """int64 [n_queries]: the document of each query; by default document i belongs to query i. Raises UserError for a
     number that is no document's."""
