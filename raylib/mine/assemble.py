@@ -50,8 +50,9 @@ class Batches:
         return np.delete(examples, np.unique(keys, return_index=True)[1])
 
     def part_from_duplicates(self, v: int, rng: np.random.Generator) -> bool:
-        """Exchange v with an example of another batch that holds fewer duplicates of it, so that the other meets no more
-        than before; whether that was possible. In a cluster that v has many edges into if it can, else by chance."""
+        """Exchange v with an example of another batch that holds fewer duplicates of it, so that the other meets no
+        more than before; whether that was possible. In a cluster that v has many edges into if it can, else by chance.
+        """
         here = self._count(int(self._batch[v]), v)
         if here <= self._even[self.same[v]]:  # as even as it can be
             return False
@@ -78,7 +79,7 @@ class Batches:
         return self._held.get(batch * self._n_same + int(self.same[v]), 0)
 
     def _fits(self, v: int, w: int, here: int) -> bool:
-        """Whether an exchange lets v meet fewer duplicates and w no more than now. here: what v's batch holds of v's."""
+        """Whether an exchange lets v meet fewer duplicates and w no more. here: what v's batch holds of v's kind."""
         own, other = int(self._batch[v]), int(self._batch[w])
         if own == other or self.same[v] == self.same[w] or self._count(other, v) > here - 2:
             return False
@@ -144,8 +145,8 @@ def assemble(
 
 
 def _keep_apart(batches: Batches, rng: np.random.Generator) -> int:
-    """How many still meet a duplicate. An exchange lessens the sum of squares of what batches hold of each kind, so that
-    passes end; in batches of one size there always is one while a kind is uneven."""
+    """How many still meet a duplicate. An exchange lessens the sum of squares of what batches hold of each kind, so
+    that passes end; in batches of one size there always is one while a kind is uneven."""
     while True:
         meeting = batches.meeting().tolist()
         if not sum(batches.part_from_duplicates(v, rng) for v in meeting):

@@ -67,9 +67,9 @@ def b3_plan(
     places hold -1. So every example comes exactly once in an epoch. remainder="drop" leaves that batch out.
 
     Duplicates never meet in a batch: examples with one positive, with documents or queries of a similarity of at least
-    duplicate_similarity (None: only equal vectors), or with the same of `contents` [n], where it is given. They are kept
-    apart by exchanges of single examples. The same arguments give the same batches; those of groups are in an order by
-    chance, with the short ones last.
+    duplicate_similarity (None: only equal vectors), or with the same of `contents` [n], where it is given. They are
+    kept apart by exchanges of single examples. The same arguments give the same batches; those of groups are in an
+    order by chance, with the short ones last.
 
     Raises UserError for vectors that cannot be compared, sizes that do not divide, a group with fewer examples than a
     batch or no more documents than skip_top, and where duplicates are so many that some must meet, unless

@@ -19,8 +19,8 @@ def same_examples(
 
     Two examples are duplicates where they share their positive, their documents or their queries have the same vector,
     a similarity of at least `similarity` (None: the same vector only), or the same of `contents` [n] where it is given
-    (any labels, e.g. digests); and where a chain of such pairs joins them. queries [n, d] and documents [m, d]: float32,
-    normalised; positives int64 [n].
+    (any labels, e.g. digests); and where a chain of such pairs joins them. queries [n, d] and documents [m, d]:
+    float32, normalised; positives int64 [n].
     """
     labels = [positives, same_vectors(documents, similarity)[positives], same_vectors(queries, similarity)]
     if contents is not None:

@@ -1,5 +1,5 @@
-"""The graph that B3 cuts: two examples are joined where each is among the wanted neighbours of the other (Thirukovalluru
-et al., 2025, arXiv 2505.11293)."""
+"""The graph that B3 cuts: two examples are joined where each is among the wanted neighbours of the other
+(Thirukovalluru et al., 2025, arXiv 2505.11293)."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _HARDEST = 10
 _MOST_BATCHES = 256
-"""Batches that are looked at; of more, so many by chance: a million examples in batches of 1,024 cost then a quarter."""
+"""Batches that are looked at; of more, so many by chance: a million examples in batches of 1,024 cost a quarter."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,15 @@ class _Judged:
     pairs: int
 
 
-def _judge(batch, queries, documents, positives, same, kinds, suspect_above) -> _Judged:  # noqa: ANN001
+def _judge(
+    batch: np.ndarray,
+    queries: np.ndarray,
+    documents: np.ndarray,
+    positives: np.ndarray,
+    same: np.ndarray,
+    kinds: np.ndarray,
+    suspect_above: float,
+) -> _Judged:
     scores = queries[batch] @ documents[positives[batch]].T
     own = np.diagonal(scores).copy()
     negative = same[batch][:, None] != same[batch]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from raylib.mine.graph import Graph
@@ -22,10 +24,19 @@ def exact_sizes(graph: Graph, part: np.ndarray, sizes: np.ndarray) -> np.ndarray
     counts = np.bincount(part, minlength=len(sizes))
     target = np.empty_like(sizes)
     target[np.argsort(counts, kind="stable")] = np.sort(sizes)
+    touching, fresh = None, False
     for _ in range(_MOST_ROUNDS):
         surplus = np.bincount(part, minlength=len(sizes)) - target
-        if not surplus.any() or not _round_of_moves(graph, part, surplus):
+        if not surplus.any():
             break
+        if touching is None:
+            touching, fresh = _touching(graph, part, len(sizes)), True
+        if _round_of_moves(graph, part, surplus, _distance_to_room(touching, surplus)):
+            fresh = False  # which parts touch changes little: it is looked up anew only where moves come to an end
+        elif fresh:
+            break
+        else:
+            touching = None
     _rest(graph, part, np.bincount(part, minlength=len(sizes)) - target)
     return part
 
@@ -33,12 +44,17 @@ def exact_sizes(graph: Graph, part: np.ndarray, sizes: np.ndarray) -> np.ndarray
 def edges_to_parts(graph: Graph, part: np.ndarray, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(node, part, number of edges from that node into that part): int64 [pairs] each, by node, of these nodes and of
     parts with an edge."""
+    from scipy.sparse import csr_array
+
     n_parts = int(part.max(initial=0)) + 1
     lengths = graph.indptr[nodes + 1] - graph.indptr[nodes]
-    at = np.repeat(graph.indptr[nodes] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
-    keys = np.repeat(nodes, lengths) * n_parts + part[graph.indices[at]]
-    keys, edges = np.unique(keys, return_counts=True)
-    return keys // n_parts, keys % n_parts, edges
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    at = np.repeat(graph.indptr[nodes] - starts[:-1], lengths) + np.arange(starts[-1])
+    ones = np.ones(max(len(at), len(part)), dtype=np.int32)
+    near = csr_array((ones[: len(at)], graph.indices[at], starts), shape=(len(nodes), len(part)))
+    members = csr_array((ones[: len(part)], part, np.arange(len(part) + 1)), shape=(len(part), n_parts))
+    edges = near @ members
+    return np.repeat(nodes, np.diff(edges.indptr)), edges.indices.astype(np.int64), edges.data.astype(np.int64)
 
 
 def edges_inside(graph: Graph, part: np.ndarray) -> np.ndarray:
@@ -48,10 +64,9 @@ def edges_inside(graph: Graph, part: np.ndarray) -> np.ndarray:
     return np.bincount(sources[inside], minlength=len(graph))
 
 
-def _round_of_moves(graph: Graph, part: np.ndarray, surplus: np.ndarray) -> bool:
-    """Moves as many as it can, in place, of part and surplus; whether any was moved."""
+def _round_of_moves(graph: Graph, part: np.ndarray, surplus: np.ndarray, distance: np.ndarray) -> bool:
+    """Moves as many as it can, part being changed in place; whether any was moved. distance: of each part to room."""
     node, to, edges = edges_to_parts(graph, part, np.flatnonzero(surplus[part] > 0))
-    distance = _distance_to_room(graph, part, surplus)
     own = part[node]
     inside = np.zeros(len(graph), dtype=np.int64)
     inside[node[to == own]] = edges[to == own]
@@ -73,26 +88,26 @@ def _round_of_moves(graph: Graph, part: np.ndarray, surplus: np.ndarray) -> bool
     return True
 
 
-def _distance_to_room(graph: Graph, part: np.ndarray, surplus: np.ndarray) -> np.ndarray:
-    """int64 [parts]: steps from each part to the nearest that has room, from part to part along edges."""
-    from scipy.sparse import csr_array
+def _touching(graph: Graph, part: np.ndarray, n_parts: int) -> Any:
+    """Sparse [parts, parts]: where there are edges between two parts."""
+    from scipy.sparse import coo_array
 
+    node, to, _ = edges_to_parts(graph, part, np.arange(len(graph)))
+    return coo_array((np.ones(len(node), dtype=np.float32), (part[node], to)), shape=(n_parts, n_parts)).tocsr()
+
+
+def _distance_to_room(touching: Any, surplus: np.ndarray) -> np.ndarray:
+    """int64 [parts]: steps from each part to the nearest that has room, from part to part."""
     far = np.iinfo(np.int64).max
     distance = np.where(surplus < 0, 0, far)
-    n = len(graph)
-    edges = csr_array((np.ones(len(graph.indices), dtype=bool), graph.indices, graph.indptr), shape=(n, n))
-    reached, step = distance[part] == 0, 0
+    step = 0
     while True:
+        reached = distance == step
         step += 1
-        touched = np.zeros(len(surplus), dtype=bool)
-        touched[part[(edges @ reached.astype(np.float32)) > 0]] = True
-        new = touched & (distance == far)
+        new = (touching @ reached.astype(np.float32) > 0) & (distance == far)
         if not new.any():
             return distance
         distance[new] = step
-        if step > 1 and not (distance[surplus > 0] == far).any():
-            return distance
-        reached = new[part]
 
 
 def _rest(graph: Graph, part: np.ndarray, surplus: np.ndarray) -> None:
@@ -119,12 +134,12 @@ def swap_members(graph: Graph, part: np.ndarray, rounds: int = 12) -> np.ndarray
 
 
 def _round_of_swaps(graph: Graph, part: np.ndarray) -> bool:
-    n, n_parts = len(graph), int(part.max(initial=0)) + 1
+    n_parts = int(part.max(initial=0)) + 1
     inside = edges_inside(graph, part)
-    # Only nodes with more edges to the outside than inside of one part can gain; their partner may lose a little.
-    node, to, edges = edges_to_parts(graph, part, np.flatnonzero(np.diff(graph.indptr) > inside))
+    node, to, edges = edges_to_parts(graph, part, np.flatnonzero(np.diff(graph.indptr) >= 2 * inside))
     gain = edges - inside[node]
-    kept = np.flatnonzero((to != part[node]) & (gain > -2))
+    # Both must lose nothing by themselves: who loses a little for another's sake is seldom worth the search.
+    kept = np.flatnonzero((to != part[node]) & (gain >= 0))
     node, to, gain = node[kept], to[kept], gain[kept]
     key, back = part[node] * n_parts + to, to * n_parts + part[node]
     order = np.lexsort((node, -gain, key))
