@@ -79,11 +79,11 @@ def test_every_content_gets_the_vector_of_its_own():
     plan, shelf = Plan(encoder), Kept()
     keys = plan.add(texts(*words, "a"), CONTEXT)
 
-    report = encode_locally(encoder, plan.batches(3), plan.sources, shelf, done.append)
+    report = encode_locally(encoder, plan.batches(3), plan.sources, shelf, lambda n, bad=0: done.append((n, bad)))
 
     assert [shelf.found[key][0].tolist() for key in keys] == [by_hand(word) for word in [*words, "a"]]
     assert report.encoded == encoder.encoded == 7 and encoder.batches == [3, 3, 1]
-    assert report.bad == [] and report.notes == [] and done == [3, 3, 1]
+    assert report.bad == [] and report.notes == [] and done == [(3, 0), (3, 0), (1, 0)]
 
 
 def test_the_next_batch_is_prepared_in_another_thread():
