@@ -117,10 +117,9 @@ def hard_negatives(
 
     queries [n, d], documents [m, d]: compared by inner product, so of length 1 for cosine. positives int64 [n]: the
     document of each query; queries may share one. range_max: candidates beside the positives; None for range_min + k,
-    ten times k where a threshold can remove some, and the largest number of positives of a
-    query. absolute_margin, relative_margin, positive_fraction: a
-    negative scores at most the positive's score s less the margin, s - margin · |s|, s - (1 - fraction) · |s|; where a
-    query has several positives, s is the least of theirs. query_contents [n], document_contents [m]: digests, without
+    with ten times k where a threshold can remove some, and the largest number of positives of a query besides.
+    absolute_margin, relative_margin, positive_fraction: a negative scores at most the positive's score s less the
+    margin, s - margin · |s|, s - (1 - fraction) · |s|; where a query has several positives, s is the least of theirs. query_contents [n], document_contents [m]: digests, without
     which every query and every document is a content of its own. method, recall, seed: as `neighbours` takes them.
 
     Memory beyond the arguments: that of `neighbours`, 28 bytes for each result, about 60 for each query or document.
