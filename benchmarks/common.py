@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 README = Path(__file__).resolve().parent / "README.md"
 
@@ -50,3 +52,17 @@ def write_between(path: Path, begin: str, end: str, lines: Sequence[str]) -> Non
         raise ValueError(f"{path} has no place for the results; expected a line {begin!r} and a line {end!r}")
     body = "\n".join([begin, "", *lines, "", end])
     path.write_text(before + body + rest.partition(end)[2], encoding="utf-8")
+
+
+def publish(
+    record: dict[str, Any], lines: Sequence[str], output: str | None, marks: tuple[str, str], *, recorded: bool
+) -> None:
+    """Print a benchmark's table; write its numbers to `output`, if anywhere, and where they are `recorded` the table
+    into README.md."""
+    print("\n".join(lines))
+    if output is None:
+        return
+    Path(output).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    if recorded:
+        write_between(README, *marks, lines)
+    print(f"The numbers: {output}")

@@ -8,7 +8,6 @@ One process and one thread; the ways take turns, round by round. README.md says 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
@@ -28,7 +27,7 @@ import numpy as np
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from benchmarks.common import markdown_table, processor, say, write_between  # noqa: E402
+from benchmarks.common import markdown_table, processor, publish, say  # noqa: E402
 from benchmarks.encode_inputs import build_qwen, build_text_model, pages, texts  # noqa: E402
 
 BEGIN, END = "<!-- results of encode.py: rewritten by every full run -->", "<!-- end of results of encode.py -->"
@@ -59,13 +58,7 @@ def main() -> int:
         options.rounds, options.texts, options.pages = 1, 40, 12
     output = options.output or (None if options.quick else str(REPOSITORY / "benchmarks" / "results" / "encode.json"))
     record = run(options)
-    lines = table(record)
-    print("\n".join(lines))
-    if output is not None:
-        Path(output).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        if options.output is None:
-            write_between(REPOSITORY / "benchmarks" / "README.md", BEGIN, END, lines)
-        print(f"The numbers: {output}")
+    publish(record, table(record), output, (BEGIN, END), recorded=options.output is None)
     return 0 if all(way["least cosine"] >= 0.9999 for case in record["cases"] for way in case["ways"]) else 1
 
 

@@ -9,7 +9,6 @@ One process, which loads the weights once, for both sides; they take turns. READ
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -26,7 +25,7 @@ import numpy as np
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from benchmarks.common import processor, say, write_between  # noqa: E402
+from benchmarks.common import processor, publish, say  # noqa: E402
 from benchmarks.extract_inputs import MODELS, Lengths, write_rows  # noqa: E402
 from benchmarks.extract_old import PerSample  # noqa: E402
 from benchmarks.extract_report import BEGIN, END, TOLERANCE, summary, table  # noqa: E402
@@ -86,13 +85,7 @@ def main() -> int:
     recorded = not options.quick and options.model is None
     output = options.output or (str(REPOSITORY / "benchmarks" / "results" / "extract.json") if recorded else None)
     record = run(options, cases_of(options))
-    lines = table(record)
-    print("\n".join(lines))
-    if output is not None:
-        Path(output).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        if options.output is None:
-            write_between(REPOSITORY / "benchmarks" / "README.md", BEGIN, END, lines)
-        print(f"The numbers: {output}")
+    publish(record, table(record), output, (BEGIN, END), recorded=options.output is None)
     exact = record["dtype"] == "float32"
     return 0 if not exact or all(case["largest difference"] <= TOLERANCE for case in record["cases"]) else 1
 

@@ -78,7 +78,7 @@ def run_encode(config: EncodeConfig) -> int:
     config.check_complete()
     if not config.dry_run:
         return 0 if api.encode(config).ok else 1
-    from raylib.encode.planned import listed
+    from raylib.evaluate.errors_file import listed
 
     row = api.plan_encoding(config)
     print(

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raylib.encode.gather import gather
-from raylib.encode.planned import Planned, listed, resolve_encoder, this_process
+from raylib.encode.planned import Planned, resolve_encoder, this_process
 from raylib.encode.readers import Item
 from raylib.errors import UserError
 from raylib.evaluate.batching import BatchLimits
 from raylib.evaluate.contents import encoded_image
 from raylib.evaluate.encode import no_progress
+from raylib.evaluate.errors_file import listed
 from raylib.models.protocol import Encoder, ModelSpec
 from raylib.store.embeddings import Shelf
 from raylib.types import Role

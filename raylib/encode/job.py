@@ -25,12 +25,12 @@ from raylib.encode.config import EncodeConfig
 from raylib.encode.gather import Contents, gather
 from raylib.encode.inputs import Inputs, find_inputs
 from raylib.encode.output import NAMES, VectorTable, write_vectors
-from raylib.encode.planned import Place, Planned, listed, resolve_encoder
+from raylib.encode.planned import Place, Planned, resolve_encoder
 from raylib.encode.readers import read_items
 from raylib.encode.vectors import in_order
 from raylib.errors import BadContent, ModelError, UserError
 from raylib.evaluate.encode import EncodeReport
-from raylib.evaluate.errors_file import ERRORS_FILE, write_errors
+from raylib.evaluate.errors_file import ERRORS_FILE, listed, write_errors
 from raylib.evaluate.progress import Reporter
 from raylib.store.embeddings import Shelf
 from raylib.store.manifests import MANIFEST, read_manifest, versions, write_manifest

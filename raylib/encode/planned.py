@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -121,9 +121,3 @@ def this_process() -> Place:
         return functools.partial(encode_locally, progress=progress)
 
     return Place(stage_with, auto_limits)
-
-
-def listed(bad: Sequence[BadContent], limit: int = 10) -> str:
-    """A line for each of the first bad contents."""
-    shown = [f"  {content.item_id}: {content.reason}" for content in bad[:limit]]
-    return "\n".join(shown + ([f"  and {len(bad) - limit} more"] if len(bad) > limit else []))

@@ -22,3 +22,9 @@ def write_errors(folder: str, bad: Sequence[BadContent]) -> None:
         return
     with storage.atomic_write(path) as stream:
         pq.write_table(pa.table({name: [getattr(b, name) for b in bad] for name in _COLUMNS}), stream)
+
+
+def listed(bad: Sequence[BadContent], limit: int = 10) -> str:
+    """A line for each of the first bad contents."""
+    shown = [f"  {content.item_id}: {content.reason}" for content in bad[:limit]]
+    return "\n".join(shown + ([f"  and {len(bad) - limit} more"] if len(bad) > limit else []))

@@ -118,7 +118,7 @@ class Extractor:
     def fingerprint(self) -> str:
         """SHA-256 of what decides the states at a layer, 64 hex digits: the same whichever layers were asked for."""
         of_model = {k: v for k, v in self.identity.items() if k not in ("layers", "max_new_tokens")}
-        return hashlib.sha256(json.dumps(of_model, sort_keys=True, default=str).encode()).hexdigest()
+        return digest_of(of_model)
 
     def _pretrained(self) -> dict[str, Any]:
         return {
@@ -181,11 +181,11 @@ class Extractor:
         from transformers.utils import cached_file
 
         folder = architecture(self.config.model_type).adapter
+        if folder is None:
+            return
         place = {"revision": self.spec.revision, "cache_dir": self.cache_dir}
-        name = f"{folder}/adapter_config.json"
-        if folder is None or not cached_file(
-            self.spec.name, name, _raise_exceptions_for_missing_entries=False, **place
-        ):
+        quietly = {"_raise_exceptions_for_missing_entries": False}
+        if not cached_file(self.spec.name, f"{folder}/adapter_config.json", **quietly, **place):
             return
         model.load_adapter(self.spec.name, adapter_name=folder, adapter_kwargs={"subfolder": folder, **place})
         model.set_adapter(folder)
@@ -253,7 +253,6 @@ class Extractor:
         forget_positions(self.model)
         with torch.inference_mode():
             tokens = self.reader.generate(self.model, inputs, self.max_new_tokens or 0)
-        forget_positions(self.model)
         return self.reader.decode(tokens)
 
     def _on_device(self, rows: Sequence[PreparedRow], side: Side) -> dict[str, Any]:
@@ -264,6 +263,11 @@ class Extractor:
             tensor = torch.from_numpy(array).to(self.device)
             inputs[name] = tensor.to(getattr(torch, self.dtype)) if tensor.is_floating_point() else tensor
         return inputs
+
+
+def digest_of(settings: Mapping[str, Any]) -> str:
+    """SHA-256 of JSON-able settings, 64 hex digits."""
+    return hashlib.sha256(json.dumps(dict(settings), sort_keys=True, default=str).encode()).hexdigest()
 
 
 def forget_positions(model: Any) -> None:

@@ -6,10 +6,8 @@ its batches are there; the manifest comes last.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -17,12 +15,12 @@ from typing import Any
 
 from raylib import storage
 from raylib.errors import BadContent, ModelError, UserError
-from raylib.evaluate.errors_file import ERRORS_FILE, write_errors
+from raylib.evaluate.errors_file import ERRORS_FILE, listed, write_errors
 from raylib.evaluate.progress import Reporter
 from raylib.extract.architectures import file_prefix
 from raylib.extract.batches import RowBatch
 from raylib.extract.config import ExtractConfig
-from raylib.extract.extractor import Extractor
+from raylib.extract.extractor import Extractor, digest_of
 from raylib.extract.images import open_images
 from raylib.extract.layers import layer_fractions
 from raylib.extract.local import Place
@@ -211,14 +209,8 @@ class ExtractJob:
         self.spool.close()
         self.reporter.say(f"wrote {len(paths)} files in {config.folder}: {counts['extracted']} rows")
         if bad:
-            told = "\n".join(f"  {content.item_id}: {content.reason}" for content in bad[:10])
-            more = f"\n  and {len(bad) - 10} more" if len(bad) > 10 else ""
-            self.reporter.warn(f"{len(bad)} rows have no states, see {config.folder}/{ERRORS_FILE}\n{told}{more}")
+            self.reporter.warn(f"{len(bad)} rows have no states, see {config.folder}/{ERRORS_FILE}\n{listed(bad)}")
         return outcome
-
-
-def digest_of(settings: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(dict(settings), sort_keys=True, default=str).encode()).hexdigest()
 
 
 class _Writer:

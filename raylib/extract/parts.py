@@ -14,7 +14,7 @@ from raylib.errors import UserError
 from raylib.extract.batches import BatchStates
 from raylib.extract.config import StateFormat
 from raylib.extract.plan import Part
-from raylib.store.hidden_states import StateTable, open_states, part_name, write_part
+from raylib.store.hidden_states import HiddenStates, StateTable, open_states, part_name, write_part
 from raylib.store.representations import Representation
 
 _SUFFIXES = (".h5", ".parquet")
@@ -43,9 +43,10 @@ class PartFiles:
         expected = {self.path(part): part for part in parts}
         for path in self._existing():
             part = expected.get(path)
-            why = "it holds rows that are not in the data set" if part is None else self._difference(path, part)
+            there = open_states(path)
+            why = "it holds rows that are not in the data set" if part is None else self._difference(there, part)
             if why is None and part is not None:
-                if open_states(path).about["rows_digest"] == part.digest:
+                if there.about["rows_digest"] == part.digest:
                     found.add(part.number)
                 continue
             if not overwrite:
@@ -60,9 +61,8 @@ class PartFiles:
         paths = [path for suffix in _SUFFIXES for path in storage.list_files(self.folder, suffix)]
         return [path for path in paths if path.rpartition("/")[2].startswith(f"{self.prefix}_part_")]
 
-    def _difference(self, path: str, part: Part) -> str | None:
+    def _difference(self, there: HiddenStates, part: Part) -> str | None:
         """How a file differs from what this run would write as `part`; None where it does not, but for its images."""
-        there = open_states(path)
         theirs = there.about.get("settings")
         if not isinstance(theirs, dict):
             return "it was not written by raylib extract"

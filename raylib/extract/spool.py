@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 from raylib import storage
@@ -67,14 +66,3 @@ class Spool:
 
     def _path(self, part: int, name: str) -> str:
         return storage.join(self._part(part), f"{name}.npz")
-
-
-def gathered(batches: Iterable[RowBatch], spool: Spool) -> Mapping[str, BatchStates] | None:
-    """The states of all these batches by name; None where one is missing."""
-    found = {}
-    for batch in batches:
-        states = spool.load(batch)
-        if states is None:
-            return None
-        found[batch.name] = states
-    return found

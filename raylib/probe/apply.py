@@ -17,15 +17,14 @@ from raylib.evaluate.progress import Reporter
 from raylib.probe.config import ProbeConfig
 from raylib.probe.labels import read_labels
 from raylib.probe.metrics import THRESHOLD, score_rows
+from raylib.probe.outputs import MODEL, RESULTS
 from raylib.probe.results import Scores
 from raylib.probe.train import LoadedProbe, load_probe
 from raylib.store.hidden_states import HiddenStates, open_states
 from raylib.store.representations import Representation
 
-PROBE_FILE = "probe_model.pt"
 SCORES_FILE = "scores.csv"
 METRICS_FILE = "metrics.json"
-RESULTS_FILE = "results.json"
 
 
 @dataclass
@@ -78,9 +77,9 @@ def read_checkpoint(folder: str) -> tuple[dict[str, Any], str]:
     """What probe_model.pt holds, in a folder or as a file, and where it is. Nothing in it is run. Raises UserError."""
     import torch
 
-    path = folder if folder.endswith(".pt") else storage.join(folder, PROBE_FILE)
+    path = folder if folder.endswith(".pt") else storage.join(folder, MODEL)
     if not storage.exists(path):
-        raise UserError(f"--apply {folder}: there is no {PROBE_FILE}; expected a probe's folder, such as probes/best")
+        raise UserError(f"--apply {folder}: there is no {MODEL}; expected a probe's folder, such as probes/best")
     try:
         found = torch.load(io.BytesIO(storage.read_bytes(path)), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises anything from EOFError to UnpicklingError
@@ -93,19 +92,17 @@ def read_checkpoint(folder: str) -> tuple[dict[str, Any], str]:
 def representation_of(probe: LoadedProbe, checkpoint: Mapping[str, Any], path: str) -> Representation:
     """What a probe reads. HALP's scripts wrote it into their config, or into the results.json beside weights alone.
     Raises UserError where nothing tells."""
-    told = probe.representation
-    if not told:
+    try:
+        if probe.representation:
+            return Representation.parse(probe.representation)
         config = checkpoint.get("config")
         if not isinstance(config, Mapping):
-            beside = storage.join(path.rpartition("/")[0] or ".", RESULTS_FILE)
+            beside = storage.join(path.rpartition("/")[0] or ".", RESULTS)
             config = json.loads(storage.read_text(beside)) if storage.exists(beside) else {}
         config = {name.lower(): value for name, value in config.items()}
-        kind = str(config.get("embedding_type") or "").removesuffix("_representation")
-        told = f"{kind}/{config['layer_name']}" if config.get("layer_name") else kind
-    try:
-        return Representation.parse(told)
+        return Representation.from_old(config.get("embedding_type"), config.get("layer_name"))
     except ValueError as error:
-        raise UserError(f"{path} does not tell what it reads, nor a {RESULTS_FILE} beside it: {error}") from error
+        raise UserError(f"{path} does not tell what it reads, nor a {RESULTS} beside it: {error}") from error
 
 
 def _check_model(probe: LoadedProbe, states: HiddenStates, reporter: Reporter) -> None:

@@ -16,7 +16,7 @@ from raylib.evaluate.progress import Reporter
 from raylib.probe.config import ProbeConfig
 from raylib.probe.data import ProbeData, join
 from raylib.probe.labels import read_labels
-from raylib.probe.outputs import read_probe, write_probe
+from raylib.probe.outputs import RESULTS, read_probe, write_probe
 from raylib.probe.place import Common, Place, ProbeTask
 from raylib.probe.recipe import PUBLISHED, Recipe
 from raylib.probe.report import REPORT, write_report
@@ -217,6 +217,6 @@ def best_of(results: list[ProbeResult]) -> ProbeResult:
 
 def _copy(source: str, target: str) -> None:
     """Every file of one folder into another, results.json last."""
-    for path in sorted(storage.list_files(source), key=lambda path: path.endswith("/results.json")):
+    for path in sorted(storage.list_files(source), key=lambda path: path.endswith(f"/{RESULTS}")):
         with storage.atomic_write(storage.join(target, path.rpartition("/")[2])) as stream:
             stream.write(storage.read_bytes(path))

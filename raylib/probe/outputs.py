@@ -23,7 +23,6 @@ from raylib.probe.tables import write_group_tables
 from raylib.store.representations import Representation
 
 RESULTS, MODEL, SCORES = "results.json", "probe_model.pt", "test_scores.csv"
-_SUFFIX = "_representation"
 _HEAD = ["question_id", "label", "score"]
 _OLD_HISTORY = {"loss": "train_loss", "accuracy": "train_acc"}
 """Ours → what HALP's scripts called it; both are written."""
@@ -83,25 +82,14 @@ def read_probe(folder: str) -> tuple[ProbeResult, str] | None:
         ) from error
 
 
-def embedding_type(result: ProbeResult) -> str:
-    """As HALP's scripts call it: query_token_representation."""
-    return result.representation.kind + _SUFFIX
-
-
-def layer_name(result: ProbeResult) -> str | None:
-    """As HALP's scripts call it: layer_24; None for vision_only."""
-    layer = result.representation.layer
-    return None if layer is None else f"layer_{layer}"
-
-
 def _as_json(result: ProbeResult) -> dict[str, Any]:
     sets = [s for s in (result.train, result.validation, result.test) if s is not None]
     rows, positives = sum(s.rows for s in sets), sum(s.positives for s in sets)
     history = {name: [_number(value) for value in values] for name, values in result.history.items()}
     return {
         "model_name": result.model_name,
-        "embedding_type": embedding_type(result),
-        "layer_name": layer_name(result),
+        "embedding_type": result.representation.old_kind,
+        "layer_name": result.representation.layer_name,
         "target_column": result.target,
         "input_dim": int(result.input_dim),
         "dataset_statistics": {
@@ -153,10 +141,9 @@ def _from_json(found: Mapping[str, Any], scores_csv: bytes) -> ProbeResult:
         raise ValueError(f"{SCORES} has {len(ids)} rows and results.json says {test.rows}")
     twice = {old for new, old in _OLD_HISTORY.items() if new in found["training_history"]}
     told = {name: values for name, values in found["training_history"].items() if name not in twice}
-    path = found["embedding_type"].removesuffix(_SUFFIX) + (f"/{found['layer_name']}" if found["layer_name"] else "")
     return ProbeResult(
         model_name=found["model_name"],
-        representation=Representation.parse(path),
+        representation=Representation.from_old(found["embedding_type"], found["layer_name"]),
         classifier=found["classifier"],
         target=found["target_column"],
         input_dim=found["input_dim"],

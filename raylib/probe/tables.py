@@ -94,11 +94,10 @@ def _csv(head: list[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _analysis(results: Sequence[ProbeResult], best: ProbeResult) -> dict[str, Any]:
-    layer = best.representation.layer
     return {
         "model_name": best.model_name,
-        "embedding_type": f"{best.representation.kind}_representation",
-        "layer_name": None if layer is None else f"layer_{layer}",
+        "embedding_type": best.representation.old_kind,
+        "layer_name": best.representation.layer_name,
         "probe_dir": best.name,
         "overall_auroc": best.test.auroc,
         "test_samples": best.test.rows,

@@ -39,12 +39,6 @@ COLUMNS = "columns"
 _CHUNK_BYTES = 1 << 20
 
 
-def representation_path(representation: Representation) -> str:
-    """Where a row's group holds it: vision_only_representation, or e.g. query_token_representation/layer_24."""
-    kind, slash, layer = representation.path.partition("/")
-    return f"{kind}_representation{slash}{layer}"
-
-
 # Writing.
 
 
@@ -113,7 +107,7 @@ def _write_rows(file: Any, table: StateTable, compression: str | None) -> None:
     for representation, values in sorted(table.states.items()):
         if representation.kind not in OLD_KINDS:
             continue
-        kind, _, layer = representation_path(representation).encode().partition(b"/")
+        kind, _, layer = representation.old_path.encode().partition(b"/")
         states.setdefault(kind, {})[layer] = values
     positions = table.positions
     for at, question_id in enumerate(table.question_ids):

@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 
 from raylib.errors import UserError
-from raylib.store.hidden_states_hdf5 import opened, representation_path
-from raylib.store.representations import Representation
+from raylib.store.hidden_states_hdf5 import opened
+from raylib.store.representations import OLD_SUFFIX, Representation
 from raylib.store.state_table import StateRow, from_attributes
 
 _TEXTS = ("image_id", "question", "ground_truth_answer", "answer")
-_SUFFIX = "_representation"
 
 
 class OldPart:
@@ -37,7 +36,7 @@ class OldPart:
             self.about = from_attributes(dict(file.attrs))
             for question_id, group in _rows(file):
                 self._holds[question_id] = set(_representations(group))
-                texts.update(dict.fromkeys(name for name in group if not name.endswith(_SUFFIX)))
+                texts.update(dict.fromkeys(name for name in group if not name.endswith(OLD_SUFFIX)))
         self.question_ids = list(self._holds)
         self.text_names = sorted(texts, key=lambda name: (_TEXTS.index(name) if name in _TEXTS else len(_TEXTS), name))
         self.representations = sorted(set().union(*self._holds.values()))
@@ -53,11 +52,11 @@ class OldPart:
         for question_id, held in self._holds.items():
             if representation in held:
                 with opened(self.path) as file:
-                    return int(file[question_id][representation_path(representation)].shape[-1])
+                    return int(file[question_id][representation.old_path].shape[-1])
         raise KeyError(representation)
 
     def vectors(self, representation: Representation) -> Iterator[np.ndarray | None]:
-        below = representation_path(representation)
+        below = representation.old_path
         with opened(self.path) as file:
             for question_id, held in self._holds.items():
                 yield file[f"{question_id}/{below}"][()] if representation in held else None
@@ -81,7 +80,7 @@ class OldPart:
         with opened(self.path) as file:
             group = file[question_id]
             texts = {name: _text(group, name) for name in self.text_names if name in group}
-            states = {one: group[representation_path(one)][()] for one in sorted(held)}
+            states = {one: group[one.old_path][()] for one in sorted(held)}
         return StateRow(self.path, question_id, texts, {}, states)
 
 
@@ -94,7 +93,7 @@ def _rows(group: Any, above: str = "") -> Iterator[tuple[str, Any]]:
         if not isinstance(item, h5py.Group):
             continue
         inside = list(item)
-        if any(n.endswith(_SUFFIX) for n in inside) or any(isinstance(item[n], h5py.Dataset) for n in inside):
+        if any(n.endswith(OLD_SUFFIX) for n in inside) or any(isinstance(item[n], h5py.Dataset) for n in inside):
             yield above + name, item
         else:
             yield from _rows(item, f"{above}{name}/")
@@ -104,9 +103,9 @@ def _representations(group: Any) -> Iterator[Representation]:
     import h5py
 
     for name in group:
-        if not name.endswith(_SUFFIX):
+        if not name.endswith(OLD_SUFFIX):
             continue
-        item, kind = group[name], name.removesuffix(_SUFFIX)
+        item, kind = group[name], name.removesuffix(OLD_SUFFIX)
         for path in [kind] if isinstance(item, h5py.Dataset) else [f"{kind}/{layer}" for layer in item]:
             try:
                 yield Representation.parse(path)

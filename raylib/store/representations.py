@@ -13,6 +13,10 @@ and query_token, the hidden states at the last image token and at the last token
 over all tokens of the prompt; image_mean and text_mean, the means over its image tokens and over the others."""
 
 
+OLD_SUFFIX = "_representation"
+"""How HALP's scripts end the name of a kind, in their HDF5 files and in the results of their probes."""
+
+
 @dataclass(frozen=True, order=True)
 class Representation:
     """One vector per row. layer: the decoder block whose output it is, from 0; None for vision_only."""
@@ -23,7 +27,28 @@ class Representation:
     @property
     def path(self) -> str:
         """Its name below /columns in a file, and to a person: vision_only, or e.g. query_token/layer_24."""
-        return self.kind if self.layer is None else f"{self.kind}/layer_{self.layer}"
+        return self.kind if self.layer is None else f"{self.kind}/{self.layer_name}"
+
+    @property
+    def old_kind(self) -> str:
+        """As HALP's scripts call it: query_token_representation."""
+        return self.kind + OLD_SUFFIX
+
+    @property
+    def layer_name(self) -> str | None:
+        """layer_24; None for vision_only."""
+        return None if self.layer is None else f"layer_{self.layer}"
+
+    @property
+    def old_path(self) -> str:
+        """Where a row's group holds it: vision_only_representation, or e.g. query_token_representation/layer_24."""
+        return self.old_kind if self.layer is None else f"{self.old_kind}/{self.layer_name}"
+
+    @classmethod
+    def from_old(cls, old_kind: str | None, layer_name: str | None) -> Representation:
+        """What `old_kind` and `layer_name` gave. Raises ValueError for anything else."""
+        kind = (old_kind or "").removesuffix(OLD_SUFFIX)
+        return cls.parse(f"{kind}/{layer_name}" if layer_name else kind)
 
     @classmethod
     def parse(cls, path: str) -> Representation:

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from raylib.errors import UserError
-from raylib.store.representations import KINDS, Representation
+from raylib.store.representations import KINDS, OLD_SUFFIX, Representation
 
 LAYOUT = 1
 """Version of the layout of the files. A reader refuses a later one."""
@@ -23,7 +23,7 @@ POSITIONS = ("image_span", "vision_position", "query_position", "image_tokens")
 
 FAILED = ("failed_question_id", "failed_reason")
 
-_TEXT_RESERVED = frozenset({*KINDS, *(f"{kind}_representation" for kind in KINDS), *POSITIONS, *FAILED, "question_id"})
+_TEXT_RESERVED = frozenset({*KINDS, *(kind + OLD_SUFFIX for kind in KINDS), *POSITIONS, *FAILED, "question_id"})
 
 
 @dataclass(frozen=True)

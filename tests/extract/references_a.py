@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .references import ReferenceRow
+from .references import ReferenceRow, block_outputs, chat
 
 
 @cache
@@ -21,40 +21,6 @@ def _load(folder: str) -> tuple[Any, Any]:
 
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     return model, AutoProcessor.from_pretrained(folder)
-
-
-def _chat(processor: Any, image: Any, question: str) -> Any:
-    """The inputs of one row by transformers' own chat, tokenised by itself."""
-    content = [{"type": "image", "image": image.convert("RGB")}, {"type": "text", "text": question}]
-    return processor.apply_chat_template(
-        [{"role": "user", "content": content}],
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-    )
-
-
-def _block_outputs(model: Any, blocks: Any, inputs: Any, layers: Sequence[int]) -> dict[int, np.ndarray]:
-    """k → [T, D]: run the whole model once, its head included, and keep what blocks[k] gave."""
-    import torch
-
-    kept: dict[int, Any] = {}
-
-    def keep(layer: int) -> Any:
-        def hook(module: Any, args: Any, output: Any) -> None:
-            kept[layer] = output
-
-        return hook
-
-    hooks = [blocks[layer].register_forward_hook(keep(layer)) for layer in layers]
-    try:
-        with torch.inference_mode():
-            model(**inputs, use_cache=False)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {layer: states[0].numpy() for layer, states in kept.items()}
 
 
 def _row(vision: Any, layers: dict[int, np.ndarray], input_ids: Any, image_token: int) -> ReferenceRow:
@@ -74,10 +40,10 @@ def gemma3(folder: Path, image: Image.Image, question: str, layers: Sequence[int
     import torch
 
     model, processor = _load(str(folder))
-    inputs = _chat(processor, image, question)
+    inputs = chat(processor, image, question)
     with torch.inference_mode():
         patches = model.model.vision_tower(pixel_values=inputs["pixel_values"]).last_hidden_state  # [1, P, Dv]
-    states = _block_outputs(model, model.model.language_model.layers, inputs, layers)
+    states = block_outputs(model, model.model.language_model.layers, inputs, layers)
     return _row(patches, states, inputs["input_ids"], model.config.image_token_index)
 
 
@@ -91,7 +57,7 @@ def paligemma(folder: Path, image: Image.Image, question: str, layers: Sequence[
     inputs.pop("labels")
     with torch.inference_mode():
         patches = model.model.vision_tower(pixel_values=inputs["pixel_values"]).last_hidden_state  # [1, P, Dv]
-    states = _block_outputs(model, model.model.language_model.layers, inputs, layers)
+    states = block_outputs(model, model.model.language_model.layers, inputs, layers)
     return _row(patches, states, inputs["input_ids"], model.config.image_token_index)
 
 
@@ -101,13 +67,13 @@ def qwen_vl(folder: Path, image: Image.Image, question: str, layers: Sequence[in
     import torch
 
     model, processor = _load(str(folder))
-    inputs = _chat(processor, image, question)
+    inputs = chat(processor, image, question)
     patches: list[Any] = []
     hook = model.model.visual.blocks[-1].register_forward_hook(lambda module, args, output: patches.append(output))
     with torch.inference_mode():
         model.model.visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"])
     hook.remove()
-    states = _block_outputs(model, model.model.language_model.layers, inputs, layers)
+    states = block_outputs(model, model.model.language_model.layers, inputs, layers)
     return _row(patches[0], states, inputs["input_ids"], model.config.image_token_id)  # patches[0]: [P, Dv]
 
 
@@ -117,10 +83,10 @@ def llava_next(folder: Path, image: Image.Image, question: str, layers: Sequence
     import torch
 
     model, processor = _load(str(folder))
-    inputs = _chat(processor, image, question)
+    inputs = chat(processor, image, question)
     with torch.inference_mode():
         tiles = model.model.vision_tower(pixel_values=inputs["pixel_values"][0]).last_hidden_state  # [tiles, 1 + P, Dv]
-    states = _block_outputs(model, model.model.language_model.layers, inputs, layers)
+    states = block_outputs(model, model.model.language_model.layers, inputs, layers)
     return _row(tiles, states, inputs["input_ids"], model.config.image_token_index)
 
 

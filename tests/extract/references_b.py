@@ -7,10 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from .references import ReferenceRow
+from .references import ReferenceRow, block_outputs, chat
 
 
 @cache
@@ -24,38 +23,10 @@ def _load(folder: Path, **options: Any) -> tuple[Any, Any]:
     return model.eval(), AutoProcessor.from_pretrained(folder)
 
 
-def _chat(processor: Any, image: Image.Image, question: str) -> Any:
-    """The inputs of one row by the processor's chat template, tokenised by itself."""
-    content = [{"type": "image", "image": image.convert("RGB")}, {"type": "text", "text": question}]
-    return processor.apply_chat_template(
-        [{"role": "user", "content": content}],
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-    )
-
-
 def _row(model: Any, blocks: Any, inputs: Any, image_token: int, vision: Any, layers: Sequence[int]) -> ReferenceRow:
     """Run the whole model once, its head included, and keep what the blocks give. vision: [..., Dv], all real tokens
     of the tower."""
-    import torch
-
-    kept: dict[int, np.ndarray] = {}
-
-    def keep(layer: int) -> Callable[..., None]:
-        def hook(module: Any, arguments: Any, output: Any) -> None:
-            kept[layer] = output[0].numpy()  # the only row of [1, T, D]
-
-        return hook
-
-    hooks = [blocks[layer].register_forward_hook(keep(layer)) for layer in layers]
-    try:
-        with torch.inference_mode():
-            model(**inputs, use_cache=False)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    kept = block_outputs(model, blocks, inputs, layers)
     input_ids = inputs["input_ids"][0].tolist()
     positions = [place for place, token in enumerate(input_ids) if token == image_token]
     return ReferenceRow(vision.flatten(0, -2).mean(0).numpy(), kept, input_ids, positions)
@@ -66,7 +37,7 @@ def smolvlm(folder: Path, image: Image.Image, question: str, layers: Sequence[in
     import torch
 
     model, processor = _load(folder)
-    inputs = _chat(processor, image, question)
+    inputs = chat(processor, image, question)
     with torch.inference_mode():
         tiles = model.model.vision_model(pixel_values=inputs["pixel_values"][0]).last_hidden_state  # [tiles, P, Dv]
     return _row(model, model.model.text_model.layers, inputs, model.config.image_token_id, tiles, layers)
@@ -77,7 +48,7 @@ def internvl(folder: Path, image: Image.Image, question: str, layers: Sequence[i
     import torch
 
     model, processor = _load(folder)
-    inputs = _chat(processor, image, question)
+    inputs = chat(processor, image, question)
     with torch.inference_mode():
         tiles = model.model.vision_tower(pixel_values=inputs["pixel_values"]).last_hidden_state  # [tiles, 1 + P, Dv]
     return _row(model, model.model.language_model.layers, inputs, model.config.image_token_id, tiles, layers)
@@ -89,7 +60,7 @@ def mllama(folder: Path, image: Image.Image, question: str, layers: Sequence[int
     import torch
 
     model, processor = _load(folder)
-    inputs = _chat(processor, image, question)
+    inputs = chat(processor, image, question)
     names = ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask")
     with torch.inference_mode():
         output = model.model.vision_model(**{name: inputs[name] for name in names})
@@ -123,7 +94,7 @@ def fast_vlm(folder: Path, image: Image.Image, question: str, layers: Sequence[i
     import torch
 
     model, processor = _load(folder)
-    inputs = _chat(processor, image, question)
+    inputs = chat(processor, image, question)
     with torch.inference_mode():
         cells = model.model.vision_tower(inputs["pixel_values"]).last_hidden_state  # [1, Dv, rows, columns]
     return _row(
