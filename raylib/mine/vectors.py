@@ -1,34 +1,92 @@
-"""The arrays that mining takes, checked."""
+"""The vectors that mining reads: arrays, memory maps, what lies in the store; a block of rows at a time, never copied
+whole."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from raylib.errors import UserError
-from raylib.search.canonical import normalise
+
+if TYPE_CHECKING:
+    from raylib.store.embeddings import Shelf
+
+_BLOCK_BYTES = 256 * 2**20
 
 
-def unit_vectors(vectors: np.ndarray, name: str) -> np.ndarray:
-    """float32 [n, d] of length 1. Raises UserError for another shape, and for a row that is zero or not finite."""
-    vectors = np.asarray(vectors)
-    if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
-        raise UserError(f"{name} have the shape {vectors.shape} of {vectors.dtype}; expected numbers of shape [n, d]")
-    norms = np.linalg.norm(vectors.astype(np.float32, copy=False), axis=1)
-    bad = np.flatnonzero(~((norms > 0) & np.isfinite(norms)))
-    if len(bad):
-        raise UserError(f"{name}: row {bad[0]} is zero or not finite ({len(bad)} such rows); expected vectors")
-    return normalise(vectors.astype(np.float32, copy=False))
+class Rows(Protocol):
+    """An array [n, d] of numbers, or what gives its rows as one does."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: slice | np.ndarray, /) -> np.ndarray: ...
 
 
-def unit_sides(queries: np.ndarray, documents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both sides as `unit_vectors`. Raises UserError where they have different dimensions, too."""
-    queries, documents = unit_vectors(queries, "queries"), unit_vectors(documents, "documents")
-    if queries.shape[1] != documents.shape[1]:
-        raise UserError(
-            f"queries have {queries.shape[1]} dimensions and documents {documents.shape[1]}; expected vectors of one "
-            "model"
-        )
-    return queries, documents
+@dataclass(frozen=True)
+class Vectors:
+    """n vectors, float32 [n, d] as they are read.
+
+    values: an array or a memory map of any float type. name: "query" or "document", for messages. unit: rows are read
+    at length 1, so that inner products are cosines. rows int64 [n]: which of values; None for all. shelf, keys: where
+    the same rows (all of values) lie in the store, so that another machine can read them there.
+    """
+
+    values: np.ndarray
+    name: str
+    unit: bool = True
+    rows: np.ndarray | None = None
+    shelf: Shelf | None = None
+    keys: Sequence[bytes] = ()
+
+    @classmethod
+    def of(cls, values: np.ndarray, name: str, unit: bool = True) -> Vectors:
+        """Raises UserError for what is no array of numbers [n, d] with a row at least."""
+        values = np.asarray(values)
+        if values.ndim != 2 or values.dtype.kind not in "fiu" or not len(values):
+            raise UserError(
+                f"{name} vectors have the shape {values.shape} of {values.dtype}; expected numbers of shape [n, d], "
+                "with a row at least"
+            )
+        return cls(values, name, unit)
+
+    def __len__(self) -> int:
+        return len(self.values) if self.rows is None else len(self.rows)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self), self.values.shape[1]
+
+    def take(self, rows: np.ndarray | None) -> Vectors:
+        """Some of them, int64; None for all. Nothing is copied."""
+        if rows is None:
+            return self
+        return replace(self, rows=rows if self.rows is None else self.rows[rows])
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        """[len(rows), d] float32, contiguous. Raises UserError naming the first row that cannot be compared."""
+        at = rows if self.rows is None else self.rows[rows]
+        found = np.ascontiguousarray(self.values[at], dtype=np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = np.einsum("nd,nd->n", found, found)
+        sound = np.isfinite(squares) & (squares > 0) if self.unit else np.isfinite(squares)
+        if not sound.all():
+            position = int(np.arange(len(self.values))[at][int((~sound).argmax())])
+            what = "zero or not finite" if self.unit else "not finite (NaN, infinite or too large)"
+            raise UserError(f"{self.name} {position} has a vector that is {what}; encode it again")
+        if not self.unit or np.abs(squares - 1).max(initial=0) < 1e-6:
+            return found
+        return found / np.sqrt(squares)[:, None]
+
+    def blocks(self, most_bytes: int = _BLOCK_BYTES) -> Iterator[tuple[slice, np.ndarray]]:
+        """(which rows, their vectors), in order."""
+        step = max(1, most_bytes // (4 * self.shape[1]))
+        for first in range(0, len(self), step):
+            part = slice(first, min(first + step, len(self)))
+            yield part, self[part]
 
 
 def checked_positives(n_queries: int, n_documents: int, positives: np.ndarray | None) -> np.ndarray:
@@ -50,7 +108,7 @@ def checked_positives(n_queries: int, n_documents: int, positives: np.ndarray | 
     bad = np.flatnonzero((positives < 0) | (positives >= n_documents))
     if len(bad):
         raise UserError(
-            f"query {bad[0]} has the positive {positives[bad[0]]}, and there are {n_documents} documents; expected "
-            f"numbers from 0 to {n_documents - 1} ({len(bad)} queries have others)"
+            f"query {bad[0]} has no positive: {positives[bad[0]]} is no position among {n_documents} documents; "
+            f"expected numbers from 0 to {n_documents - 1} ({len(bad)} such queries)"
         )
     return positives.astype(np.int64)

@@ -9,10 +9,10 @@ import pytest
 from datasets import config
 
 from raylib.errors import UserError
-from raylib.mine.pairs import read_examples
-from raylib.mine.plan_file import read_plan, write_plan
-from raylib.mine.writers import Mined, write_mined
-from tests.mine.made_pairs import png, write_images, write_jsonl, write_pages
+from raylib.examples.examples import read_examples
+from raylib.examples.batch_plan import read_plan, write_plan
+from raylib.examples.writers import Mined, write_mined
+from tests.examples.made_pairs import png, write_images, write_jsonl, write_pages
 
 MINED = Mined(np.array([0, 2, 3]), np.array([1, 2, 0]), np.array([0.75, 0.5, 0.25], np.float32), np.array([4, 9, 31]))
 IDS = [f"e{i}" for i in range(5)]

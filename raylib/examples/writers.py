@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from raylib import storage
 from raylib.errors import UserError
 from raylib.evaluate.pixel_files import IMAGE_SUFFIXES
-from raylib.mine.pairs import Examples
-from raylib.mine.sides import Side
+from raylib.examples.examples import Examples
+from raylib.examples.sides import Side
 
 _CHUNK_ROWS = 10_000
 _STRINGS = pa.list_(pa.string())

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from raylib.evaluate.contents import BadContentError
-from raylib.mine.places import Places, TableItem
-from raylib.mine.sides import Cell
+from raylib.examples.places import Places, TableItem
+from raylib.examples.sides import Cell
 from raylib.store.unicode import SURROGATE, is_unicode
 
 EXPECTED = "query and pos (and negs); or query and image; or qry, qry_image_path, pos_text and pos_image_path"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from raylib.errors import UserError
-from raylib.mine.forms import EXPECTED, Embedded, is_known
-from raylib.mine.places import Places, TableItem, image_columns, local_copy, open_split, undecoded
+from raylib.examples.forms import EXPECTED, Embedded, is_known
+from raylib.examples.places import Places, TableItem, image_columns, local_copy, open_split, undecoded
 from raylib.store.arrow_text import kind_of
 
 if TYPE_CHECKING:

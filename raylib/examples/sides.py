@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from raylib.evaluate.contents import Source
-from raylib.mine.places import Place, TableItem
+from raylib.examples.places import Place, TableItem
 from raylib.tasks.mmeb_data import clean_text
 
 if TYPE_CHECKING:

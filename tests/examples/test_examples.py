@@ -12,11 +12,11 @@ from datasets import config
 from raylib.errors import UserError
 from raylib.evaluate.contents import decode_row
 from raylib.evaluate.plan import Plan
-from raylib.mine.pairs import read_examples
+from raylib.examples.examples import read_examples
 from raylib.models.protocol import Encoder, ModelSpec
 from raylib.models.registry import resolve
 from raylib.types import EncodeContext
-from tests.mine.made_pairs import COLOURS, png, write_images, write_jsonl, write_pages
+from tests.examples.made_pairs import COLOURS, png, write_images, write_jsonl, write_pages
 
 
 @pytest.fixture(autouse=True)

@@ -11,10 +11,10 @@ import numpy as np
 
 from raylib.errors import UserError
 from raylib.evaluate.contents import BadContentError
-from raylib.mine.forms import Row, parse_row
-from raylib.mine.places import Places
-from raylib.mine.readers import RawRow, read_rows
-from raylib.mine.sides import Side, SideBuilder
+from raylib.examples.forms import Row, parse_row
+from raylib.examples.places import Places
+from raylib.examples.readers import RawRow, read_rows
+from raylib.examples.sides import Side, SideBuilder
 
 _SHOWN = 5
 
