@@ -4,8 +4,8 @@
 Schmid, 2011) over whole vectors; some queries are searched exactly as well, the number of visited lists is the least
 that finds the recall that is asked for among these, and the recall is reported.
 
-Scores are inner products in float32 of the rows as they are given: rows of length 1, made so by the caller, compare by
-cosine. Arrays may be memory maps and of any float type; rows are read, turned to float32 and checked a block at a time.
+Scores are inner products in float32 of the rows as they are given: by cosine where the rows are of length 1, as those
+of unit `Vectors` are. Rows are read, turned to float32 and checked a block at a time; arrays may be memory maps.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ from typing import Literal, get_args
 import numpy as np
 
 from raylib.errors import UserError
+from raylib.mine.vectors import Rows, Vectors
 from raylib.search.dense import Index
 from raylib.search.dense import nearest as nearest_in_block
 from raylib.search.quality import recall as recall_of
 from raylib.search.topk import TopK
 
 Method = Literal["auto", "exact", "ivf"]
-
-_BLOCK_BYTES = 256 * 2**20
-"""Documents that are compared at a time, counted as float32."""
 
 _QUERIES = 16384
 """Queries that are searched at a time: each pass over the documents serves so many."""
@@ -38,6 +36,10 @@ _EXACT_PAIRS = 4 * 10**9
 
 _LEAST_FOR_LISTS = 10_000
 """Documents below which an inverted file has too few lists to be of use."""
+
+_WORTH_VISITING = 8
+"""One list in so many is the most that is worth visiting: lists are scanned vector by vector, where comparing all is one
+product of matrices, several times faster for each pair."""
 
 _SAMPLED = 500
 """Queries whose exact neighbours the recall is measured on."""
@@ -78,8 +80,8 @@ class Neighbours:
 
 
 def nearest(
-    queries: np.ndarray,
-    documents: np.ndarray,
+    queries: Rows,
+    documents: Rows,
     k: int,
     *,
     method: Method = "auto",
@@ -102,9 +104,18 @@ def nearest(
     return scores, found
 
 
+def ranked_documents(search: Neighbours, n_queries: int, n_documents: int) -> np.ndarray:
+    """[n_queries, k]: the documents that a search finds, best first, -1 where it finds fewer; int32 where their numbers
+    fit, half the memory."""
+    found = np.empty((n_queries, search.k), dtype=np.int32 if n_documents < 2**31 else np.int64)
+    for first, _, some in search.blocks():
+        found[first : first + len(some)] = some
+    return found
+
+
 def neighbours(
-    queries: np.ndarray,
-    documents: np.ndarray,
+    queries: Rows,
+    documents: Rows,
     k: int,
     *,
     method: Method = "auto",
@@ -116,42 +127,38 @@ def neighbours(
 
     recall: what "ivf" must reach on the sampled queries; it visits all lists before it misses it. among: ascending
     positions of the documents that are searched; None for all. seed: of the sample that lists are trained on. "auto":
-    exact up to 4 · 10⁹ pairs, an inverted file above where there are 10,000 documents at least.
+    exact up to 4 · 10⁹ pairs; above, where there are 10,000 documents at least, an inverted file, unless it would have
+    to visit more than an eighth of its lists: comparing all is faster then.
 
     Memory beyond the arguments: 256 MiB of documents and 16,384 queries at a time, with their results; "ivf" also holds
     every searched document once, 4 · d + 8 bytes, as its index.
     Raises UserError for arrays that do not fit each other, an empty side, k below 1, rows that are not finite.
     """
-    rows = _check(queries, documents, k, method, recall, among)
+    query_rows, document_rows = as_vectors(queries, "query"), as_vectors(documents, "document")
+    rows = _check(query_rows, document_rows, k, method, recall, among)
     k = min(k, len(rows))
+    chosen = method
     if method == "auto":
-        method = "ivf" if len(queries) * len(rows) > _EXACT_PAIRS and len(rows) >= _LEAST_FOR_LISTS else "exact"
-    if method == "exact":
-        return Neighbours(k, SearchFacts("exact"), lambda: _in_blocks(queries, k, _exact(documents, rows, k)))
-    index, facts = _build(queries, documents, rows, k, recall, seed)
-    return Neighbours(k, facts, lambda: _in_blocks(queries, k, _visiting(index, rows, k)))
+        worth = len(queries) * len(rows) > _EXACT_PAIRS and len(rows) >= _LEAST_FOR_LISTS
+        chosen = "ivf" if worth else "exact"
+    if chosen == "ivf":
+        most = 1 / _WORTH_VISITING if method == "auto" else 1.0
+        built = _build(query_rows, document_rows, rows, k, recall, seed, most)
+        if built is not None:
+            index, facts = built
+            return Neighbours(k, facts, lambda: _in_blocks(query_rows, k, _visiting(index, rows, k)))
+    return Neighbours(k, SearchFacts("exact"), lambda: _in_blocks(query_rows, k, _exact(document_rows, rows, k)))
 
 
-def read_rows(array: np.ndarray, rows: np.ndarray | slice, side: str) -> np.ndarray:
-    """[len(rows), d] float32, contiguous. Raises UserError naming the first row that is not finite."""
-    found = np.ascontiguousarray(array[rows], dtype=np.float32)
-    with np.errstate(invalid="ignore", over="ignore"):
-        sound = np.isfinite(found.sum(axis=1))
-    if not sound.all():
-        position = int(np.arange(len(array))[rows][int((~sound).argmax())])
-        raise UserError(
-            f"{side} {position} has a vector that is not finite (NaN, infinite or too large); encode it again"
-        )
-    return found
+def as_vectors(rows: Rows, name: str) -> Vectors:
+    """An array's rows as they are; `Vectors` stay what they are."""
+    return rows if isinstance(rows, Vectors) else Vectors.of(rows, name, unit=False)  # pyright: ignore[reportArgumentType]
 
 
 def _check(
-    queries: np.ndarray, documents: np.ndarray, k: int, method: str, recall: float, among: np.ndarray | None
+    queries: Vectors, documents: Vectors, k: int, method: str, recall: float, among: np.ndarray | None
 ) -> np.ndarray:
     """The positions of the documents that are searched, [n] int64."""
-    for name, array in (("queries", queries), ("documents", documents)):
-        if array.ndim != 2 or not len(array):
-            raise UserError(f"{name} have the shape {array.shape}; expected [n, dimensions], with a row at least")
     if queries.shape[1] != documents.shape[1]:
         raise UserError(
             f"queries have {queries.shape[1]} dimensions and documents {documents.shape[1]}; expected those of "
@@ -172,31 +179,24 @@ def _check(
 
 
 def _in_blocks(
-    queries: np.ndarray, k: int, search: Callable[[np.ndarray], Found]
+    queries: Vectors, k: int, search: Callable[[np.ndarray], Found]
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     step = max(1, min(_QUERIES, _RESULT_CELLS // k))
     for first in range(0, len(queries), step):
-        yield first, *search(read_rows(queries, slice(first, first + step), "query"))
+        yield first, *search(queries[first : first + step])
 
 
-def _blocks_of(documents: np.ndarray, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(positions, vectors) of the documents of `rows`, in order."""
-    step = max(1, _BLOCK_BYTES // (4 * documents.shape[1]))
-    for first in range(0, len(rows), step):
-        part = rows[first : first + step]
-        whole = part[-1] - part[0] + 1 == len(part)  # neighbours in the array are read without a copy of their own
-        yield part, read_rows(documents, slice(part[0], part[-1] + 1) if whole else part, "document")
+def _exact(documents: Vectors, rows: np.ndarray, k: int) -> Callable[[np.ndarray], Found]:
+    searched = documents.take(None if len(rows) == len(documents) else rows)
 
-
-def _exact(documents: np.ndarray, rows: np.ndarray, k: int) -> Callable[[np.ndarray], Found]:
     def search(query_QD: np.ndarray) -> Found:
         best = TopK(len(query_QD), k)
         every = np.arange(len(query_QD))
-        for positions, vectors in _blocks_of(documents, rows):
+        for part, vectors in searched.blocks():
             scores, at = _best_of_block(query_QD, vectors, min(k, len(vectors)))
+            found = rows[part][at]
             if len(vectors) == len(rows):
-                return scores, positions[at]
-            found = positions[at]
+                return scores, found
             query_P = np.repeat(every, found.shape[1])
             best.add_pairs(query_P, scores.ravel(), found.ravel(), -found.ravel())
         return best.scores_QK, best.documents_QK
@@ -235,25 +235,28 @@ def _by_position(scores: np.ndarray, found: np.ndarray) -> Found:
 
 
 def _build(
-    queries: np.ndarray, documents: np.ndarray, rows: np.ndarray, k: int, recall: float, seed: int
-) -> tuple[Index, SearchFacts]:
-    """An inverted file over the documents that visits as few lists as reach the recall on the sampled queries."""
+    queries: Vectors, documents: Vectors, rows: np.ndarray, k: int, recall: float, seed: int, most: float
+) -> tuple[Index, SearchFacts] | None:
+    """An inverted file over the documents that visits as few lists as reach the recall on the sampled queries; None
+    where that is more than the share `most` of them."""
+    searched = documents.take(None if len(rows) == len(documents) else rows)
     lists = max(1, min(int(_LISTS_PER_ROOT * np.sqrt(len(rows))), len(rows) // _PER_LIST))
     index = Index(f"IVF{lists},Flat", documents.shape[1])
-    chosen = np.sort(np.random.default_rng(seed).choice(rows, min(len(rows), _PER_LIST * lists), replace=False))
-    index.train(read_rows(documents, chosen, "document"))
-    for _, vectors in _blocks_of(documents, rows):
+    n_training = min(len(rows), _PER_LIST * lists)
+    index.train(searched[np.sort(np.random.default_rng(seed).choice(len(rows), n_training, replace=False))])
+    for _, vectors in searched.blocks():
         index.add(vectors)
     at = np.unique(np.linspace(0, len(queries) - 1, _SAMPLED).round().astype(np.int64))
-    sample = read_rows(queries, at, "query")
+    sample = queries[at]
     expected = _exact(documents, rows, k)(sample)[1]
     visited = 1
-    while True:
+    while visited <= max(1, most * lists):
         index.visit(visited)
         reached = recall_of(_visiting(index, rows, k)(sample)[1], expected)[k]
         if reached >= recall or visited == lists:
             return index, SearchFacts("ivf", reached, len(at), lists, visited)
         visited = min(lists, max(visited + 1, visited * 5 // 4))
+    return None
 
 
 def _visiting(index: Index, rows: np.ndarray, k: int) -> Callable[[np.ndarray], Found]:

@@ -149,11 +149,6 @@ class Index:
             graph.efSearch = max(64, k)
         return self._index.search(np.ascontiguousarray(query_QD), k)
 
-    @property
-    def visited(self) -> int:
-        """How many lists of an inverted file are searched for a query, 0 where there are none."""
-        return 0 if self._lists is None else int(self._lists.nprobe)
-
     def visit(self, lists: int) -> None:
         """Search so many lists for a query from now on."""
         self._set(f"nprobe={lists}")

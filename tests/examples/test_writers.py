@@ -9,8 +9,8 @@ import pytest
 from datasets import config
 
 from raylib.errors import UserError
-from raylib.examples.examples import read_examples
 from raylib.examples.batch_plan import read_plan, write_plan
+from raylib.examples.examples import read_examples
 from raylib.examples.writers import Mined, write_mined
 from tests.examples.made_pairs import png, write_images, write_jsonl, write_pages
 

@@ -193,8 +193,8 @@ def test_random_never_takes_fewer_than_there_are():
     [
         ({"positives": np.array([-1])}, "query 0 has no positive: -1 is no position among 6"),
         ({"positives": np.array([6])}, "query 0 has no positive: 6"),
-        ({"positives": np.array([0.0])}, "one whole number for each of 1 queries"),
-        ({"positives": np.array([0, 1])}, "one whole number for each of 1 queries"),
+        ({"positives": np.array([0.0])}, "whole numbers, one for each of the 1 queries"),
+        ({"positives": np.array([0, 1])}, "whole numbers, one for each of the 1 queries"),
         ({"k": 0}, "0 negatives were asked for"),
         ({"k": 3, "num_negatives": 4}, "4 negatives were asked for of the best 3"),
         ({"range_min": -1}, "lower range_min"),
