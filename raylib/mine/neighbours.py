@@ -38,7 +38,7 @@ _LEAST_FOR_LISTS = 10_000
 """Documents below which an inverted file has too few lists to be of use."""
 
 _WORTH_VISITING = 8
-"""One list in so many is the most that is worth visiting: lists are scanned vector by vector, where comparing all is one
+"""One list in so many is the most that is worth visiting: lists are scanned vector by vector, where comparing all is a
 product of matrices, several times faster for each pair."""
 
 _SAMPLED = 500
