@@ -72,7 +72,7 @@ class BatchesJob(MineJob[BatchesConfig]):
                 hard_negatives=made.hard_negatives,
             )
         placed = int((made.batches >= 0).sum())
-        self.reporter.say(f"wrote {config.output_file}: {len(made.batches)} batches of {placed} examples")
+        self.reporter.say(f"wrote {config.output_file}: {len(made.batches)} batches, {placed} examples in all")
         return files, {"steps": len(made.batches), "placed": placed, **told}
 
     def _made(self, examples: Examples, comparison: Comparison) -> _Made:

@@ -182,7 +182,8 @@ class NegativesConfig(MineConfig):
     """Leave out the first N that are left."""
 
     range_max: int | None = None
-    """Look at the first N documents beside the positives only. By default as many as are needed."""
+    """Look at the first N documents beside the positives only. By default RANGE-MIN + K, and ten times K where a
+    threshold may remove some."""
 
     max_score: float | None = field(default=None, metadata={"metavar": "S"})
     """Leave out negatives that score above this."""

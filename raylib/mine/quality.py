@@ -193,7 +193,7 @@ def histograms(plans: dict[str, Quality]) -> bytes:
     ax.set_xlabel("mean similarity of an example's ten hardest negatives in its batch, suspects left out")
     ax.set_ylabel("density of examples")
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False)
+    figure.legend(frameon=False, loc="outside upper left", ncols=2)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()
