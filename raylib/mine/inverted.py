@@ -53,9 +53,7 @@ class InvertedFile:
         m, dim = documents.shape
         self.n_lists = max(1, min(int(_LISTS_PER_ROOT * np.sqrt(m)), m // _PER_LIST))
         self.centroids_LD = _centroids(documents, self.n_lists, seed)
-        self.list_of = np.empty(m, dtype=np.int64)
-        for part, vectors in documents.blocks():
-            self.list_of[part] = nearest_of_block(vectors, self.centroids_LD, 1)[1][:, 0]
+        self.list_of = _assigned(documents, self.centroids_LD)
         self._positions = np.argsort(self.list_of, kind="stable")
         self._offsets = np.concatenate([[0], np.cumsum(np.bincount(self.list_of, minlength=self.n_lists))])
         place = np.empty(m, dtype=np.int64)
@@ -123,6 +121,19 @@ class InvertedFile:
         members = slice(int(self._offsets[number]), int(self._offsets[number + 1]))
         vectors = torch.from_numpy(self._vectors[members])
         return self._positions[members], torch.mm(torch.from_numpy(query_QD[rows]), vectors.T)
+
+
+def nearest_centroid(vectors: Vectors, n: int, seed: int = 0) -> np.ndarray:
+    """int64 [len(vectors)]: which of n centroids, found by k-means over a sample, is nearest to each."""
+    return _assigned(vectors, _centroids(vectors, min(n, len(vectors)), seed))
+
+
+def _assigned(vectors: Vectors, centroids_LD: np.ndarray) -> np.ndarray:
+    """int64 [len(vectors)]: the nearest centroid of each."""
+    found = np.empty(len(vectors), dtype=np.int64)
+    for part, rows in vectors.blocks():
+        found[part] = nearest_of_block(rows, centroids_LD, 1)[1][:, 0]
+    return found
 
 
 def _centroids(documents: Vectors, n_lists: int, seed: int) -> np.ndarray:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from raylib.mine.comparison import Find
+from raylib.mine.split import Run
 
 if TYPE_CHECKING:
     from raylib.encode.planned import Place
     from raylib.evaluate.search import SearchStage
-
-Run = Callable[[Callable[..., Any], Iterable[Any]], Iterable[Any]]
-"""(function, arguments one at a time) → what it gives for each, in order: `map`, or that on a cluster."""
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,14 @@ def check_sizes(batch_size: int, cluster_size: int) -> None:
         )
 
 
+def cluster_sizes(n: int, cluster_size: int) -> np.ndarray:
+    """int64 [ceil(n / cluster_size)]: every one cluster_size, except that the last holds what remains."""
+    sizes = np.full(-(-n // cluster_size), cluster_size, dtype=np.int64)
+    if n % cluster_size:
+        sizes[-1] = n % cluster_size
+    return sizes
+
+
 def members_of(groups: Sequence[Any] | np.ndarray | None, n: int, batch_size: int) -> dict[Any, np.ndarray]:
     """The examples of each group, int64, ascending; groups in order of first appearance, one named None without any.
 

@@ -7,7 +7,8 @@ from raylib.errors import UserError
 from raylib.mine.graph import either_graph, from_pairs, mutual_graph
 from raylib.mine.growth import grow
 from raylib.mine.neighbours import nearest
-from raylib.mine.partition import METHODS, cluster_sizes, partition
+from raylib.mine.partition import METHODS, partition
+from raylib.mine.plans import cluster_sizes
 from raylib.mine.repair import exact_sizes, swap_members
 from tests.mine.planted import communities
 
