@@ -9,8 +9,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from raylib.evaluate.contents import BadContentError
@@ -38,7 +39,8 @@ class Row:
     negatives: list[Cell]
 
 
-def is_known(names: Sequence[str]) -> bool:
+@lru_cache(64)
+def is_known(names: tuple[str, ...]) -> bool:
     """Whether rows of these fields are in one of the forms."""
     have = set(names)
     return bool({"qry", "qry_image_path"} & have and {"pos_text", "pos_image_path"} & have) or (
@@ -49,7 +51,7 @@ def is_known(names: Sequence[str]) -> bool:
 def parse_row(row: Mapping[str, Any], places: Places) -> Row:
     """Raises BadContentError, saying what is wrong, for a row in no form, without a query or a positive, or with an
     image that is not there."""
-    if not is_known(list(row)):
+    if not is_known(tuple(row)):
         raise BadContentError(f"its fields are {', '.join(row) or 'none'}; expected {EXPECTED}")
     if "query" in row:
         query = _cells(row["query"], "query", places, may_be_text=True)

@@ -101,7 +101,7 @@ def _table(
     data: datasets.Dataset, path: str, name: str, dataset: str, places: Places, item_name: str = ""
 ) -> Iterator[RawRow]:
     """item_name: `owner/name/split` where its images can be named by it."""
-    if not is_known(data.column_names):
+    if not is_known(tuple(data.column_names)):
         raise UserError(f"{path}: its columns are {', '.join(data.column_names)}; expected {EXPECTED}")
     schema = data.features.arrow_schema
     odd = [c for c in schema.names if c in (*_READ, *_READ_TOO) and kind_of(schema.field(c).type) == "other"]
