@@ -12,7 +12,7 @@ import numpy as np
 
 from raylib.errors import UserError
 from raylib.evaluate.contents import BadContentError
-from raylib.examples.forms import Row, parse_row
+from raylib.examples.forms import Row, parse_name, parse_row
 from raylib.examples.places import Places
 from raylib.examples.readers import RawRow, read_rows
 from raylib.examples.sides import Side, SideBuilder
@@ -92,7 +92,8 @@ def read_examples(
     rows without it go by their file, folder or config. A row's field `id` names its example, else its place does.
     A row of several positives is one example for each. limit: only so many rows.
 
-    Raises UserError, naming the first bad rows, where any row cannot be used; for no rows, and for two of one id.
+    Raises UserError, naming the first bad rows, where any row cannot be used; for no rows, for two of one id, and for a
+    field to group by that no row has, unless it is "dataset".
     """
     paths = [data] if isinstance(data, str) else list(data)
     if not paths and hub_name is None:
@@ -101,7 +102,13 @@ def read_examples(
     collected = _Collected(places)
     for row in itertools.islice(read_rows(paths, places, hub_name=hub_name, split=split), limit):
         collected.add(row, group_by)
-    return collected.finish(", ".join([*paths, *([hub_name] if hub_name else [])]))
+    what = ", ".join([*paths, *([hub_name] if hub_name else [])])
+    found = collected.finish(what)
+    if group_by != "dataset" and not collected.has_groups:
+        raise UserError(
+            f"no row of {what} has the field {group_by}, which --group-by names; leave it out to go by file"
+        )
+    return found
 
 
 @dataclass
@@ -119,21 +126,21 @@ class _Collected:
     bad: list[str] = field(default_factory=list)
     n_bad: int = 0
     own_negatives: int = 0
+    has_groups: bool = False
 
     def add(self, raw: RawRow, group_by: str) -> None:
         try:
             if raw.values is None:
                 raise BadContentError(raw.error)
             row = parse_row(raw.values, self.places)
+            name, group = parse_name(raw.values, "id"), parse_name(raw.values, group_by)
         except BadContentError as error:
             self.n_bad += 1
             if self.n_bad <= _SHOWN:
                 self.bad.append(f"{raw.where}: {error}")
             return
-        given = raw.values.get("id")
-        group = raw.values.get(group_by)
-        dataset = raw.dataset if group is None or group == "" else str(group)
-        self._add(row, raw.where, raw.where if given is None or given == "" else str(given), dataset)
+        self.has_groups |= group != ""
+        self._add(row, raw.where, name or raw.where, group or raw.dataset)
 
     def _add(self, row: Row, where: str, name: str, dataset: str) -> None:
         query = self.queries.add(row.query, f"{where}, query")

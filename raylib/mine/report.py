@@ -127,7 +127,7 @@ def cluster_rows(found: ClusterQuality) -> list[Row]:
 
 def print_negatives(found: HardNegatives, console: Console) -> None:
     """Print what was removed, how much was found, and, as a warning, which queries came short."""
-    _print_table("Candidates that were removed", ("Pairs", "A query"), removal_rows(found), console)
+    _print_table("Candidates that were removed", ("Pairs", "Per query"), removal_rows(found), console)
     _print_lines(negatives_lines(found), console)
     short = short_line(found)
     _print_lines([] if short is None else [f"! {short}"], console, "yellow")
@@ -151,6 +151,7 @@ def _print_table(title: str, heads: Sequence[str], rows: Sequence[Row], console:
     from rich.text import Text
 
     table = Table(title=Text(title), title_justify="left", title_style="bold", header_style="dim", box=None)
+    table.show_header = any(heads)
     table.add_column("", overflow="fold")
     for head in heads:
         table.add_column(Text(head), justify="right", no_wrap=True)
