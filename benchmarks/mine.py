@@ -4,8 +4,8 @@ method are, in how much time and memory.
     python benchmarks/mine.py [--quick] [--cores 2] [--rounds 3] [--output benchmarks/results/mine.json]
     python benchmarks/mine.py --sizes 100000 --parts plans --methods growth,growth-swaps --folder DIR
 
-Every measurement is a fresh process (mine_side.py), pinned to the same cores, over the same files. What --sizes, --parts
-and --methods leave out stays in the output as it was. README.md says what is compared with what.
+Every measurement is a fresh process (mine_side.py), pinned to the same cores, over the same files. What --sizes,
+--parts and --methods leave out stays in the output as it was. README.md says what is compared with what.
 """
 
 from __future__ import annotations
@@ -85,9 +85,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--methods", help=f"of {', '.join(METHODS)}")
     parser.add_argument("--rounds", type=int, default=3, help="of the two sides of the search, below a million")
     parser.add_argument("--cores", type=int, default=2)
-    parser.add_argument(
-        "--folder", help="where vectors, rankings and graphs are kept for a further run; 5 GB a million"
-    )
+    parser.add_argument("--folder", help="where vectors, rankings and graphs stay for a further run; 5 GB a million")
     parser.add_argument("--output", help="JSON; by default benchmarks/results, or nowhere with --quick")
     options = parser.parse_args()
     options.partial = any((options.sizes, options.parts, options.methods))

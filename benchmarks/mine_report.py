@@ -55,7 +55,8 @@ def plan_rows(examples: str, size: Measured) -> list[list[str]]:
         plans[f"metis, split above {size['split']['split_above']:,}"] = size["split"]
     rows = []
     for name, plan in plans.items():
-        cells = [f"{plan['hardness']:.3f}", f"{plan['suspects']:.2%}", f"{plan['cluster similarity']:.3f}"]
+        suspects = f"{plan['suspects']:.3%} ({plan['examples_with_suspects']:.1%})"
+        cells = [f"{plan['hardness']:.3f}", suspects, f"{plan['cluster similarity']:.3f}"]
         cells += [f"{plan[f'cluster {what}']:.2f}" for what in ("wanted", "excluded")]
         cells += [_of(plan, "partition"), _of(plan, "assemble"), _memory(plan)]
         if name == "metis":
@@ -95,8 +96,8 @@ def about(record: Measured) -> str:
     )
     return (
         f"{run['date']}; {machine['cores']} cores, {machine['processor']}; Python {machine['python']}, {versions}; "
-        f"{minutes:.1f} minutes in {len(record['runs'])} run(s); load average {begin} at the start of the last, {end} at "
-        "its end."
+        f"{minutes:.1f} minutes in {len(record['runs'])} run(s); of the last, load average {begin} at the start, {end} "
+        "at the end."
     )
 
 
