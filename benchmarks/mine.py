@@ -190,7 +190,7 @@ class Bench:
         if process.returncode != 0 or not lines:
             raise SystemExit(f"{name} failed:\n{text[-5000:]}")
         measured = json.loads(lines[-1].removeprefix("MEASURED ")) | {"peak mb anonymous": round(anonymous / 1e6)}
-        measured = {key: round(value, 4) if isinstance(value, float) else value for key, value in measured.items()}
+        measured = {key: round(value, 7) if isinstance(value, float) else value for key, value in measured.items()}
         seconds = sum(measured.get("wall s", {}).values())
         say(f"{self.n:,}: {name}: {seconds:.1f} s, {sum(measured.get('cpu s', {}).values()):.1f} CPU s")
         return measured

@@ -30,19 +30,21 @@ _BLOCK = 65_536
 
 @dataclass(frozen=True)
 class Shape:
-    """dimensions: of the subspace. sizes: mean members of a community, coarse to fine; weights: length of their
-    centres, own: of what only one document has, query: of a query's noise. spread: of the logarithm of sizes.
-    duplicates, near_duplicates: share of the documents that copy another; their least cosine and mean cosine."""
+    """Lengths are for documents of length about 1. dimensions: of the subspace. shared: length of what all have; sizes:
+    mean members of a community, coarse to fine, weights: length of their centres; own: of what only one document has,
+    query: of a query's noise. spread: of the logarithm of sizes. duplicates, near_duplicates: share of the documents
+    that copy another, with their cosine."""
 
-    dimensions: int = 64
-    sizes: tuple[int, ...] = (1600, 200, 16)
-    weights: tuple[float, ...] = (0.6, 0.75, 0.1)
-    own: float = 0.64
-    query: float = 0.86
-    spread: float = 0.3
+    dimensions: int = 90
+    shared: float = 0.1
+    sizes: tuple[int, ...] = (1000, 160, 17)
+    weights: tuple[float, ...] = (0.18, 0.79, 0.12)
+    own: float = 0.56
+    query: float = 0.42
+    spread: float = 0.1
     duplicates: float = 0.01
-    near_duplicates: float = 0.02
     duplicate_cosine: float = 0.997
+    near_duplicates: float = 0.02
     near_duplicate_cosine: float = 0.97
 
 
@@ -66,7 +68,7 @@ def write_embeddings(folder: Path, n: int, shape: Shape, seed: int = 0) -> dict[
         documents[copy] = _unit(cosine * documents[of] + np.sqrt(1 - cosine**2) * _unit(_normal(rng, of, shape)))
         planted.append((of, copy))
     same[planted[0][1]] = planted[0][0]
-    queries = _unit(documents * np.float32(_length(shape)) + shape.query * _normal(rng, documents, shape))
+    queries = _unit(documents + shape.query * _normal(rng, documents, shape))
     turned = np.linalg.qr(rng.standard_normal((DIM, shape.dimensions)))[0].T.astype(np.float32)
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in (("queries", queries), ("documents", documents)):
@@ -81,6 +83,7 @@ def write_embeddings(folder: Path, n: int, shape: Shape, seed: int = 0) -> dict[
 def _documents(rng: np.random.Generator, n: int, shape: Shape) -> np.ndarray:
     """[n, dimensions] float32, of length 1."""
     vectors = np.zeros((n, shape.dimensions), dtype=np.float32)
+    vectors += shape.shared * _normal(rng, vectors[:1], shape)
     member, count = np.arange(n), n
     for size, weight in zip(shape.sizes[::-1], shape.weights[::-1], strict=True):
         above = max(2, n // size)
@@ -89,11 +92,6 @@ def _documents(rng: np.random.Generator, n: int, shape: Shape) -> np.ndarray:
         vectors += weight * _normal(rng, np.zeros(above), shape)[member]
         count = above
     return _unit(vectors + shape.own * _normal(rng, vectors, shape))
-
-
-def _length(shape: Shape) -> float:
-    """What a document measures before it is brought to length 1."""
-    return float(np.sqrt(sum(weight**2 for weight in shape.weights) + shape.own**2))
 
 
 def _normal(rng: np.random.Generator, like: np.ndarray, shape: Shape) -> np.ndarray:

@@ -19,7 +19,15 @@ _NEIGHBOURS = (
     *("lists visited", "peak MB"),
 )
 _PLANS = (
-    *("examples", "method", "hardness", "suspects", "similarity in clusters", "wanted", "excluded"),
+    *(
+        "examples",
+        "method",
+        "hardness",
+        "suspects per million (meeting one)",
+        "similarity in clusters",
+        "wanted",
+        "excluded",
+    ),
     *("partition and repair, CPU s", "assembling, CPU s", "peak MB"),
 )
 _STAGES = ("examples", "what", "s", "CPU s", "peak MB", "")
@@ -55,7 +63,7 @@ def plan_rows(examples: str, size: Measured) -> list[list[str]]:
         plans[f"metis, split above {size['split']['split_above']:,}"] = size["split"]
     rows = []
     for name, plan in plans.items():
-        suspects = f"{plan['suspects']:.3%} ({plan['examples_with_suspects']:.1%})"
+        suspects = f"{plan['suspects'] * 1e6:.0f} ({plan['examples_with_suspects']:.1%})"
         cells = [f"{plan['hardness']:.3f}", suspects, f"{plan['cluster similarity']:.3f}"]
         cells += [f"{plan[f'cluster {what}']:.2f}" for what in ("wanted", "excluded")]
         cells += [_of(plan, "partition"), _of(plan, "assemble"), _memory(plan)]
