@@ -1,8 +1,8 @@
 """The k nearest documents of every query, from thousands to millions, never as a table of all against all.
 
-"exact" compares everything, block by block. "ivf" looks at the nearest lists of an inverted file (Jégou, Douze and
-Schmid, 2011) over whole vectors; some queries are searched exactly as well, the number of visited lists is the least
-that finds the recall that is asked for among these, and the recall is reported.
+"exact" compares everything, block by block. "ivf" looks at the nearest lists of an inverted file over whole vectors;
+some queries are searched exactly as well, the number of visited lists is the least that finds the recall that is asked
+for among these, and the recall is reported.
 
 Scores are inner products in float32 of the rows as they are given: by cosine where the rows are of length 1, as those
 of unit `Vectors` are. Rows are read, turned to float32 and checked a block at a time; arrays may be memory maps.
@@ -17,10 +17,9 @@ from typing import Literal, get_args
 import numpy as np
 
 from raylib.errors import UserError
+from raylib.mine.inverted import InvertedFile
 from raylib.mine.vectors import Rows, Vectors
-from raylib.search.dense import Index
 from raylib.search.dense import nearest as nearest_in_block
-from raylib.search.quality import recall as recall_of
 from raylib.search.topk import TopK
 
 Method = Literal["auto", "exact", "ivf"]
@@ -28,27 +27,20 @@ Method = Literal["auto", "exact", "ivf"]
 _QUERIES = 16384
 """Queries that are searched at a time: each pass over the documents serves so many."""
 
-_RESULT_CELLS = 2**22
+_JOINED = 131072
+"""The same where they visit lists: the more of them visit a list together, the better a processor is used."""
+
+_RESULT_CELLS = 2**24
 """Cells of a result that are held for queries at a time, 12 bytes each and about five times that while they merge."""
 
-_EXACT_PAIRS = 4 * 10**9
-"""Above so many pairs "auto" takes the inverted file: a minute of comparing on one core."""
+_EXACT_PAIRS = 10**9
+"""Above so many pairs "auto" takes the inverted file: a quarter of a minute of comparing on one core."""
 
 _LEAST_FOR_LISTS = 10_000
 """Documents below which an inverted file has too few lists to be of use."""
 
-_WORTH_VISITING = 8
-"""One list in so many is the most that is worth visiting: lists are scanned vector by vector, where comparing all is a
-product of matrices, several times faster for each pair."""
-
 _SAMPLED = 500
 """Queries whose exact neighbours the recall is measured on."""
-
-_LISTS_PER_ROOT = 4
-"""Lists for the square root of the number of documents, as FAISS advises."""
-
-_PER_LIST = 40
-"""Vectors for each list that the lists are trained on."""
 
 Found = tuple[np.ndarray, np.ndarray]
 """(scores [n, k] float32, documents [n, k] int64), best first."""
@@ -70,7 +62,7 @@ class SearchFacts:
 class Neighbours:
     """A search that is ready to run. k: documents per query, cut to the number there is.
 
-    blocks: gives (first query, scores, documents) for successive blocks of queries, at most 16,384 of them, so that a
+    blocks: gives (first query, scores, documents) for successive blocks of queries, at most 131,072 of them, so that a
     result larger than memory is never held.
     """
 
@@ -127,27 +119,21 @@ def neighbours(
 
     recall: what "ivf" must reach on the sampled queries; it visits all lists before it misses it. among: ascending
     positions of the documents that are searched; None for all. seed: of the sample that lists are trained on. "auto":
-    exact up to 4 · 10⁹ pairs; above, where there are 10,000 documents at least, an inverted file, unless it would have
-    to visit more than an eighth of its lists: comparing all is faster then.
+    exact up to 10⁹ pairs, an inverted file above where there are 10,000 documents at least.
 
-    Memory beyond the arguments: 256 MiB of documents and 16,384 queries at a time, with their results; "ivf" also holds
-    every searched document once, 4 · d + 8 bytes, as its index.
+    Memory beyond the arguments: 256 MiB of documents and 16,384 queries at a time, with their results, up to 131,072 of
+    them for "ivf", which also holds every searched document once, 4 · d + 16 bytes.
     Raises UserError for arrays that do not fit each other, an empty side, k below 1, rows that are not finite.
     """
     query_rows, document_rows = as_vectors(queries, "query"), as_vectors(documents, "document")
     rows = _check(query_rows, document_rows, k, method, recall, among)
     k = min(k, len(rows))
-    chosen = method
     if method == "auto":
-        worth = len(queries) * len(rows) > _EXACT_PAIRS and len(rows) >= _LEAST_FOR_LISTS
-        chosen = "ivf" if worth else "exact"
-    if chosen == "ivf":
-        most = 1 / _WORTH_VISITING if method == "auto" else 1.0
-        built = _build(query_rows, document_rows, rows, k, recall, seed, most)
-        if built is not None:
-            index, facts = built
-            return Neighbours(k, facts, lambda: _in_blocks(query_rows, k, _visiting(index, rows, k)))
-    return Neighbours(k, SearchFacts("exact"), lambda: _in_blocks(query_rows, k, _exact(document_rows, rows, k)))
+        method = "ivf" if len(queries) * len(rows) > _EXACT_PAIRS and len(rows) >= _LEAST_FOR_LISTS else "exact"
+    if method == "ivf":
+        return _through_lists(query_rows, document_rows, rows, k, recall, seed)
+    search = _exact(document_rows, rows, k)
+    return Neighbours(k, SearchFacts("exact"), lambda: _in_blocks(query_rows, k, search, _QUERIES))
 
 
 def as_vectors(rows: Rows, name: str) -> Vectors:
@@ -179,9 +165,9 @@ def _check(
 
 
 def _in_blocks(
-    queries: Vectors, k: int, search: Callable[[np.ndarray], Found]
+    queries: Vectors, k: int, search: Callable[[np.ndarray], Found], most: int
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    step = max(1, min(_QUERIES, _RESULT_CELLS // k))
+    step = max(1, min(most, _RESULT_CELLS // k))
     for first in range(0, len(queries), step):
         yield first, *search(queries[first : first + step])
 
@@ -234,36 +220,19 @@ def _by_position(scores: np.ndarray, found: np.ndarray) -> Found:
     return scores, found
 
 
-def _build(
-    queries: Vectors, documents: Vectors, rows: np.ndarray, k: int, recall: float, seed: int, most: float
-) -> tuple[Index, SearchFacts] | None:
-    """An inverted file over the documents that visits as few lists as reach the recall on the sampled queries; None
-    where that is more than the share `most` of them."""
-    searched = documents.take(None if len(rows) == len(documents) else rows)
-    lists = max(1, min(int(_LISTS_PER_ROOT * np.sqrt(len(rows))), len(rows) // _PER_LIST))
-    index = Index(f"IVF{lists},Flat", documents.shape[1])
-    n_training = min(len(rows), _PER_LIST * lists)
-    index.train(searched[np.sort(np.random.default_rng(seed).choice(len(rows), n_training, replace=False))])
-    for _, vectors in searched.blocks():
-        index.add(vectors)
+def _through_lists(
+    queries: Vectors, documents: Vectors, rows: np.ndarray, k: int, recall: float, seed: int
+) -> Neighbours:
+    """Through an inverted file that visits as few lists as reach the recall on the sampled queries."""
+    file = InvertedFile(documents.take(None if len(rows) == len(documents) else rows), seed)
     at = np.unique(np.linspace(0, len(queries) - 1, _SAMPLED).round().astype(np.int64))
     sample = queries[at]
-    expected = _exact(documents, rows, k)(sample)[1]
-    visited = 1
-    while visited <= max(1, most * lists):
-        index.visit(visited)
-        reached = recall_of(_visiting(index, rows, k)(sample)[1], expected)[k]
-        if reached >= recall or visited == lists:
-            return index, SearchFacts("ivf", reached, len(at), lists, visited)
-        visited = min(lists, max(visited + 1, visited * 5 // 4))
-    return None
+    expected = np.searchsorted(rows, _exact(documents, rows, k)(sample)[1])
+    visits, reached = file.lists_to_visit(sample, expected, recall)
 
-
-def _visiting(index: Index, rows: np.ndarray, k: int) -> Callable[[np.ndarray], Found]:
     def search(query_QD: np.ndarray) -> Found:
-        scores, at = index.scored(query_QD, k)
-        found = np.where(at >= 0, rows[at], -1)
-        scores[at < 0] = -np.inf
-        return _by_position(scores, found)
+        scores, found = file.search(query_QD, k, visits)
+        return _by_position(scores, np.where(found >= 0, rows[found], -1))
 
-    return search
+    facts = SearchFacts("ivf", reached, len(at), file.n_lists, visits)
+    return Neighbours(k, facts, lambda: _in_blocks(queries, k, search, _JOINED))
