@@ -42,8 +42,12 @@ PARTS = ("knn", "plans", "split", "duplicates", "whole")
 _MOST_EXACT, _LEAST_LISTS = 100_000, 100_000
 """Sizes up to which neighbours are compared exactly, and from which in an inverted file."""
 
+_MOST_QUERIES = 20_000
+"""Queries that are compared with all documents, where there are more: the others would cost the same each."""
+
 _MANY = 1_000_000
-"""From so many examples neighbours are measured in one round: each takes minutes."""
+"""From so many examples neighbours are measured in one round, and a plan in one process only where --parts names it:
+each takes minutes."""
 
 _PIECES = 8
 """Into so many, or a few more, the graph is split where that is measured."""
@@ -89,6 +93,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--output", help="JSON; by default benchmarks/results, or nowhere with --quick")
     options = parser.parse_args()
     options.partial = any((options.sizes, options.parts, options.methods))
+    options.named = bool(options.parts)
     options.sizes = [int(n) for n in options.sizes.split(",")] if options.sizes else [2000] if options.quick else SIZES
     for name, known in (("parts", PARTS), ("methods", METHODS)):
         asked = getattr(options, name).split(",") if getattr(options, name) else list(known)
@@ -134,7 +139,7 @@ class Bench:
             most = self.n // _PIECES
             self.record["split"] = {"split_above": most, **self.measure("plan", "split", method="metis", split=most)}
         for part in ("duplicates", "whole"):
-            if part in parts:
+            if part in parts and (part == "duplicates" or self.n < _MANY or self.options.named):
                 self.record[part] = self.measure(part, part)
 
     def _write(self) -> None:
@@ -157,7 +162,9 @@ class Bench:
                 # FAISS takes raylib's number of lists, which the first round tells.
                 for side in ("raylib", "faiss") if number % 2 == 0 else ("faiss", "raylib"):
                     keep = method == methods[-1] and number == 0 and side == "raylib"
-                    measured = self.measure(side, f"{method}, {side}", method=method, keep=keep, lists=lists)
+                    most = _MOST_QUERIES if method == "exact" else self.n
+                    settings = {"method": method, "keep": keep and most >= self.n, "lists": lists, "most": most}
+                    measured = self.measure(side, f"{method}, {side}", **settings)
                     lists = measured["lists"]
                     rounds[side].append(measured)
             found[method] = rounds
@@ -167,7 +174,7 @@ class Bench:
         """The ranking and the graph that plans share, where this run or one before has not left them."""
         if not (self.folder / "ranking.npy").exists():
             method = "ivf" if self.n >= _LEAST_LISTS else "exact"
-            self.measure("raylib", f"{method}, raylib", method=method, keep=True)
+            self.measure("raylib", f"{method}, raylib", method=method, keep=True, most=self.n)
         if not (self.folder / "indices.npy").exists() or "graph" not in self.record:
             self.record["graph"] = self.measure("graph", "graph")
 

@@ -32,8 +32,10 @@ from raylib.mine.vectors import Vectors
 from raylib.search.dense import load_faiss
 
 SKIP, NEIGHBOURS, CLUSTER = 30, 100, 32
-K = SKIP + NEIGHBOURS + 1
-RECALL, SAMPLED = 0.99, 500
+JUDGED = 96
+"""Batches that hardness is measured on: as many as there are at 100,000 examples."""
+
+K, RECALL, SAMPLED = SKIP + NEIGHBOURS + 1, 0.99, 500
 
 _QUERIES, _PER_LIST = 16_384, 40
 """Of FAISS alone, as raylib has them: queries that are searched at a time, training vectors of each list."""
@@ -59,10 +61,10 @@ class Stages:
         return {"wall s": self.wall, "cpu s": self.cpu}
 
 
-def sides(folder: Path) -> tuple[Vectors, Vectors]:
-    """Queries and documents, memory-mapped."""
+def sides(folder: Path, most: int | None = None) -> tuple[Vectors, Vectors]:
+    """Queries, `most` of them at most, and documents, memory-mapped."""
     queries, documents = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("queries", "documents"))
-    return Vectors.of(queries, "query"), Vectors.of(documents, "document")
+    return Vectors.of(queries[:most], "query"), Vectors.of(documents, "document")
 
 
 def truth(folder: Path, job: Measured) -> Measured:
@@ -74,9 +76,10 @@ def truth(folder: Path, job: Measured) -> Measured:
 
 
 def recall_of(folder: Path, ranked: np.ndarray) -> float:
-    """ranked [n, K]; of which the sampled queries are looked at."""
+    """ranked [n, K]: of the first n queries, of which those that were sampled are looked at."""
     with np.load(folder / "truth.npz") as known:
-        return _share(ranked[known["queries"]], known["found"])
+        there = known["queries"] < len(ranked)
+        return _share(ranked[known["queries"][there]], known["found"][there])
 
 
 def _share(found: np.ndarray, expected: np.ndarray) -> float:
@@ -103,7 +106,7 @@ def knn_faiss(folder: Path, job: Measured) -> Measured:
     faiss = load_faiss()
     faiss.omp_set_num_threads(job["cores"])
     stages = Stages()
-    queries, documents = (side.values for side in sides(folder))
+    queries, documents = (side.values for side in sides(folder, job["most"]))
     kind = f"IVF{job['lists']},Flat" if job["method"] == "ivf" else "Flat"
     index = faiss.index_factory(documents.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
 
@@ -180,9 +183,9 @@ def plan(folder: Path, job: Measured) -> Measured:
             "assemble", lambda: assemble(edges, part, same, batch_size=job["batch"], seed=0)
         )
         batches = filled(places, job["batch"], "short")
-    quality = stages.timed("quality", lambda: batch_quality(batches, comparison, positives, same))
+    quality = stages.timed("quality", lambda: batch_quality(batches, comparison, positives, same, most_batches=JUDGED))
     of_clusters = cluster_quality(clusters, edges, np.asarray(excluded), positives)
-    within = batch_quality(_as_batches(clusters), comparison, positives, same, most_batches=2048)
+    within = batch_quality(_as_batches(clusters), comparison, positives, same, most_batches=16 * JUDGED)
     found = {**quality.numbers(), **{f"cluster {name}": value for name, value in vars(of_clusters).items()}}
     return {**stages.numbers(), **found, "cluster similarity": within.similarity}
 
