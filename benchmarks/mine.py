@@ -37,17 +37,19 @@ METHODS = (
     *("random", "sequential", "balanced-kmeans"),
     *("metis", "metis-swaps", "growth", "growth-swaps", "signed-growth"),
 )
-PARTS = ("knn", "plans", "split", "duplicates", "whole")
+PARTS = ("knn", "plans", "split", "whole")
 
 _MOST_EXACT, _LEAST_LISTS = 100_000, 100_000
 """Sizes up to which neighbours are compared exactly, and from which in an inverted file."""
+
+_FAISS_LISTS = 4
+"""Lists for the square root of the number of documents, as FAISS advises; raylib takes fewer, as it compares blocks."""
 
 _MOST_QUERIES = 20_000
 """Queries that are compared with all documents, where there are more: the others would cost the same each."""
 
 _MANY = 1_000_000
-"""From so many examples neighbours are measured in one round, and a plan in one process only where --parts names it:
-each takes minutes."""
+"""From so many examples neighbours are measured in one round: each takes minutes."""
 
 _PIECES = 8
 """Into so many, or a few more, the graph is split where that is measured."""
@@ -93,7 +95,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--output", help="JSON; by default benchmarks/results, or nowhere with --quick")
     options = parser.parse_args()
     options.partial = any((options.sizes, options.parts, options.methods))
-    options.named = bool(options.parts)
     options.sizes = [int(n) for n in options.sizes.split(",")] if options.sizes else [2000] if options.quick else SIZES
     for name, known in (("parts", PARTS), ("methods", METHODS)):
         asked = getattr(options, name).split(",") if getattr(options, name) else list(known)
@@ -138,9 +139,8 @@ class Bench:
         if "split" in parts and can_split():
             most = self.n // _PIECES
             self.record["split"] = {"split_above": most, **self.measure("plan", "split", method="metis", split=most)}
-        for part in ("duplicates", "whole"):
-            if part in parts and (part == "duplicates" or self.n < _MANY or self.options.named):
-                self.record[part] = self.measure(part, part)
+        if "whole" in parts:
+            self.record["whole"] = self.measure("whole", "vectors to batches")
 
     def _write(self) -> None:
         done = self.folder / "inputs.json"
@@ -157,16 +157,12 @@ class Bench:
         found: Measured = {}
         for method in methods:
             rounds: dict[str, list[Measured]] = {"raylib": [], "faiss": []}
-            lists = 0
+            most = _MOST_QUERIES if method == "exact" else self.n
+            settings = {"method": method, "most": most, "lists": int(_FAISS_LISTS * self.n**0.5)}
             for number in range(self.options.rounds if self.n < _MANY else 1):
-                # FAISS takes raylib's number of lists, which the first round tells.
                 for side in ("raylib", "faiss") if number % 2 == 0 else ("faiss", "raylib"):
-                    keep = method == methods[-1] and number == 0 and side == "raylib"
-                    most = _MOST_QUERIES if method == "exact" else self.n
-                    settings = {"method": method, "keep": keep and most >= self.n, "lists": lists, "most": most}
-                    measured = self.measure(side, f"{method}, {side}", **settings)
-                    lists = measured["lists"]
-                    rounds[side].append(measured)
+                    keep = side == "raylib" and number == 0 and most >= self.n
+                    rounds[side].append(self.measure(side, f"{method}, {side}", keep=keep, **settings))
             found[method] = rounds
         return found
 

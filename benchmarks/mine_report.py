@@ -52,7 +52,8 @@ def neighbour_rows(examples: str, size: Measured) -> list[list[str]]:
         recall = min(run["recall"] for run in ours)
         cells = [_seconds(ours), _seconds(theirs), f"{ratio:.2f}×{spread}{_met(ratio <= RATIO)}"]
         cells += [f"{statistics.median(cpu):.2f}×", f"{recall:.4f} / {theirs[0]['recall']:.4f}"]
-        cells.append(f"{ours[0]['visited']} / {theirs[0]['visited']} of {ours[0]['lists']}" if method == "ivf" else "–")
+        visited = (f"{runs[0]['visited']} of {runs[0]['lists']:,}" for runs in (ours, theirs))
+        cells.append(" / ".join(visited) if method == "ivf" else "–")
         rows.append([examples, method, *cells, f"{_memory(ours[0])} / {_memory(theirs[0])}"])
     return rows
 
@@ -74,25 +75,23 @@ def plan_rows(examples: str, size: Measured) -> list[list[str]]:
 
 
 def stage_rows(examples: str, size: Measured) -> list[list[str]]:
-    found = []
+    rows = []
     if "graph" in size:
-        found.append(("mutual graph", size["graph"], f"{size['graph']['edges of a node']:.1f} edges an example"))
-    if "duplicates" in size:
-        part = size["duplicates"]
-        found.append(
-            ("duplicates", part, f"{part['found']:,} of {part['planted']:,} planted, {part['beyond']:,} beyond")
-        )
+        note = f"{size['graph']['edges of a node']:.1f} edges an example"
+        rows.append([examples, "mutual graph", *_cost(size["graph"]), note])
     if "whole" in size:
         part = size["whole"]
-        stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in part["stages"].items())
-        found.append(("vectors to batches, metis", part, stages))
-    rows = []
-    for name, part, note in found:
-        memory = _memory(part)
-        if name.startswith("vectors"):
-            memory += _met(part["peak mb anonymous"] <= MOST_MB)
-        rows.append([examples, name, f"{_sum(part, 'wall s'):.1f}", f"{_sum(part, 'cpu s'):.1f}", memory, note])
+        stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in part["stages"].items())
+        planted, found, beyond = (f"{part[f'duplicates {what}']:,}" for what in ("planted", "found", "beyond"))
+        seconds, cpu, memory = _cost(part)
+        memory += _met(part["peak mb anonymous"] <= MOST_MB)
+        note = f"{stages}; of {planted} planted duplicates {found} found, {beyond} beyond"
+        rows.append([examples, "vectors to batches, metis", seconds, cpu, memory, note])
     return rows
+
+
+def _cost(part: Measured) -> tuple[str, str, str]:
+    return f"{_sum(part, 'wall s'):.1f}", f"{_sum(part, 'cpu s'):.1f}", _memory(part)
 
 
 def about(record: Measured) -> str:

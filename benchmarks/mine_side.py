@@ -22,7 +22,6 @@ from benchmarks.common import peak_memory
 from raylib.mine.assemble import assemble
 from raylib.mine.b3 import plan_batches
 from raylib.mine.comparison import DenseComparison
-from raylib.mine.duplicates import same_examples
 from raylib.mine.graph import Graph, either_graph, mutual_graph, wanted_window
 from raylib.mine.neighbours import nearest, neighbours, ranked_documents
 from raylib.mine.partition import partition
@@ -89,10 +88,9 @@ def _share(found: np.ndarray, expected: np.ndarray) -> float:
 def knn_raylib(folder: Path, job: Measured) -> Measured:
     """The whole search as a plan has it: lists trained and filled, their number tuned, the ranking held."""
     stages = Stages()
-    queries, documents = sides(folder)
-    search = stages.timed(
-        "search ready", lambda: neighbours(queries, documents, K, method=job["method"], recall=RECALL)
-    )
+    queries, documents = sides(folder, job["most"])
+    method = job["method"]
+    search = stages.timed("search ready", lambda: neighbours(queries, documents, K, method=method, recall=RECALL))
     ranked = stages.timed("searched", lambda: ranked_documents(search, len(queries), len(documents)))
     if job["keep"]:
         np.save(folder / "ranking.npy", ranked)
@@ -101,8 +99,8 @@ def knn_raylib(folder: Path, job: Measured) -> Measured:
 
 
 def knn_faiss(folder: Path, job: Measured) -> Measured:
-    """FAISS alone, over the same memory maps, with raylib's number of lists; how many of them it visits is the least
-    that reaches the recall on the very queries that it is judged by, and is found outside of what is timed."""
+    """FAISS alone, over the same memory maps; how many lists it visits is the least that reaches the recall on the very
+    queries that it is judged by, and is found outside of what is timed."""
     faiss = load_faiss()
     faiss.omp_set_num_threads(job["cores"])
     stages = Stages()
@@ -200,28 +198,22 @@ def can_split() -> bool:
     return "split_above" in inspect.signature(partition).parameters
 
 
-def duplicates(folder: Path, job: Measured) -> Measured:
-    """What raylib takes for duplicates, against the pairs that were planted."""
-    stages = Stages()
-    planted = np.load(folder / "same.npy")
-    comparison = DenseComparison(*sides(folder))
-    same = stages.timed("duplicates", lambda: same_examples(comparison, np.arange(len(planted)), 0.99))
-    copy = np.flatnonzero(planted != np.arange(len(planted)))
-    found = same[copy] == same[planted[copy]]
-    return {
-        **stages.numbers(),
-        "planted": len(copy),
-        "found": int(found.sum()),
-        "beyond": len(planted) - len(np.unique(same)) - int(found.sum()),
-    }
-
-
 def whole(folder: Path, job: Measured) -> Measured:
-    """A plan from vectors to batches in one process, as a user makes it."""
+    """A plan from vectors to batches in one process, as a user makes it; the duplicates that it found, against the pairs
+    that were planted."""
     stages = Stages()
     comparison = DenseComparison(*sides(folder))
     made = stages.timed("whole", lambda: plan_batches(comparison, None, batch_size=job["batch"]))
-    return {**stages.numbers(), "stages": {name: round(s, 2) for name, s in made.seconds.items()}}
+    planted = np.load(folder / "same.npy")
+    copies = np.flatnonzero(planted != np.arange(len(planted)))
+    found = int((made.same[copies] == made.same[planted[copies]]).sum())
+    return {
+        **stages.numbers(),
+        "stages": {name: round(seconds, 2) for name, seconds in made.seconds.items()},
+        "duplicates planted": len(copies),
+        "duplicates found": found,
+        "duplicates beyond": len(planted) - len(np.unique(made.same)) - found,
+    }
 
 
 JOBS: dict[str, Callable[[Path, Measured], Measured]] = {
@@ -230,7 +222,6 @@ JOBS: dict[str, Callable[[Path, Measured], Measured]] = {
     "faiss": knn_faiss,
     "graph": graph,
     "plan": plan,
-    "duplicates": duplicates,
     "whole": whole,
 }
 
