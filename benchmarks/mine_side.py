@@ -199,8 +199,8 @@ def can_split() -> bool:
 
 
 def whole(folder: Path, job: Measured) -> Measured:
-    """A plan from vectors to batches in one process, as a user makes it; the duplicates that it found, against the pairs
-    that were planted."""
+    """A plan from vectors to batches in one process, as a user makes it; and how many of the planted duplicates it
+    found."""
     stages = Stages()
     comparison = DenseComparison(*sides(folder))
     made = stages.timed("whole", lambda: plan_batches(comparison, None, batch_size=job["batch"]))
