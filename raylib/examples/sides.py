@@ -36,17 +36,23 @@ class Side:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def same_content(self) -> np.ndarray:
-        """int64 [m]: equal for contents that look the same to a model, whatever the data calls them. Every image is
-        read once; its digest is kept for the plan."""
-        numbers: dict[tuple[bytes, ...], int] = {}
-        groups = np.zeros(len(self), np.int64)
+    def digests(self) -> list[bytes]:
+        """[m]: equal for contents, of either side, that look the same to a model, whatever the data calls them. Every
+        image is read once; its digest is kept for the plan."""
+        found = [b""] * len(self)
         for fields, rows in self.source.kinds().items():
-            digests = self.source.digests(fields)
+            by_field = self.source.digests(fields)
             for row in rows:
-                name = (repr(fields).encode(), *(digests[row][f] for f in fields))
-                groups[row] = numbers.setdefault(name, len(numbers))
-        return groups
+                found[row] = b"".join(f"{name}:".encode() + by_field[row][name] for name in sorted(fields))
+        return found
+
+    def take(self, rows: np.ndarray) -> Side:
+        """Some of them, int64. Nothing is read."""
+        source, chosen = self.source, rows.tolist()
+        present = None if source.present is None else [source.present[i] for i in chosen]
+        texts, images = (None if part is None else part.select(chosen) for part in (source.texts, source.images))
+        kept = Source(source.name, [source.ids[i] for i in chosen], texts, images, source.required, present)
+        return Side([self.texts[i] for i in chosen], [self.images[i] for i in chosen], kept)
 
 
 @dataclass

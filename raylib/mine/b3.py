@@ -17,7 +17,7 @@ from raylib.mine.graph import Graph, either_graph, joined_graphs, mutual_graph, 
 from raylib.mine.neighbours import Method as SearchMethod
 from raylib.mine.neighbours import SearchFacts, ranked_documents
 from raylib.mine.partition import Method, partition
-from raylib.mine.plans import NO_EXAMPLE, Remainder, filled, members_of, shuffled
+from raylib.mine.plans import NO_EXAMPLE, Remainder, check_sizes, filled, members_of, shuffled
 from raylib.mine.vectors import Vectors, checked_positives
 
 
@@ -222,16 +222,6 @@ def _joined_ranks(parts: Sequence[tuple[np.ndarray, np.ndarray]], n: int) -> np.
     for rows, ranks in parts:
         found[rows, : ranks.shape[1]] = ranks
     return found
-
-
-def check_sizes(batch_size: int, cluster_size: int) -> None:
-    """Raises UserError where clusters do not fill a batch."""
-    if cluster_size < 1 or batch_size < cluster_size or batch_size % cluster_size:
-        below = max(1, cluster_size) * max(1, batch_size // max(1, cluster_size))
-        raise UserError(
-            f"batch_size is {batch_size} and cluster_size {cluster_size}; expected a batch_size that is a multiple of "
-            f"cluster_size, e.g. {below} or {below + max(1, cluster_size)}"
-        )
 
 
 def _skip_of(skip_top: int | Mapping[Any, int], group: Any) -> int:

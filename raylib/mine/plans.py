@@ -42,6 +42,16 @@ def sequential_batches(
     return np.concatenate([filled(rows, batch_size, remainder) for rows in found])
 
 
+def check_sizes(batch_size: int, cluster_size: int) -> None:
+    """Raises UserError where clusters do not fill a batch."""
+    if cluster_size < 1 or batch_size < cluster_size or batch_size % cluster_size:
+        below = max(1, cluster_size) * max(1, batch_size // max(1, cluster_size))
+        raise UserError(
+            f"batch_size is {batch_size} and cluster_size {cluster_size}; expected a batch_size that is a multiple of "
+            f"cluster_size, e.g. {below} or {below + max(1, cluster_size)}"
+        )
+
+
 def members_of(groups: Sequence[Any] | np.ndarray | None, n: int, batch_size: int) -> dict[Any, np.ndarray]:
     """The examples of each group, int64, ascending; groups in order of first appearance, one named None without any.
 

@@ -140,11 +140,23 @@ def _judge(
     )
 
 
-def random_quality(batches: np.ndarray, *args: Any, seed: int = 0, **settings: Any) -> Quality:
-    """That of batches by chance of the same examples and size; arguments as for `batch_quality`."""
+def random_quality(
+    batches: np.ndarray,
+    comparison: Comparison,
+    positives: np.ndarray,
+    same: np.ndarray,
+    *,
+    groups: Sequence[Any] | np.ndarray | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> Quality:
+    """That of batches by chance of the same examples, size and groups; arguments as for `batch_quality`."""
     examples = np.sort(batches[batches != NO_EXAMPLE])
-    places = random_batches(len(examples), batch_size=min(batches.shape[1], len(examples)), seed=seed)
-    return batch_quality(np.where(places == NO_EXAMPLE, NO_EXAMPLE, examples[places]), *args, seed=seed, **settings)
+    size = min(batches.shape[1], len(examples))
+    of_examples = None if groups is None else np.asarray(groups)[examples]
+    places = random_batches(len(examples), batch_size=size, seed=seed, groups=of_examples)
+    drawn = np.where(places == NO_EXAMPLE, NO_EXAMPLE, examples[places])
+    return batch_quality(drawn, comparison, positives, same, groups=groups, seed=seed, **settings)
 
 
 def cluster_quality(clusters: np.ndarray, graph: Graph, excluded: np.ndarray, positives: np.ndarray) -> ClusterQuality:
@@ -181,7 +193,7 @@ def histograms(plans: dict[str, Quality]) -> bytes:
     ax.set_xlabel("mean similarity of an example's ten hardest negatives in its batch, suspects left out")
     ax.set_ylabel("density of examples")
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False)
+    figure.legend(frameon=False, loc="outside upper left", ncols=2)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()

@@ -51,8 +51,6 @@ def test_triples_of_paths_and_texts(root):
     assert examples.documents.texts == ["", "", "a text", ""]
     assert examples.positive.tolist() == [0, 2, 3]
     assert [examples.given_negatives(i).tolist() for i in range(3)] == [[1, 2], [], []]
-    offsets, documents = examples.known_positives()
-    assert (offsets.tolist(), documents.tolist()) == ([0, 2, 3], [0, 3, 2])
     assert examples.notes == []
 
 
@@ -79,9 +77,9 @@ def test_images_are_read_where_they_lie(root):
 
 def test_same_content_under_other_names(root):
     examples = read(root, [{"query": "a", "pos": "img/red.png", "negs": ["img/green.png", "img/again.png", "t"]}])
-    groups = examples.documents.same_content()
-    assert groups[0] == groups[2]
-    assert len(set(groups.tolist())) == 3
+    digests = examples.documents.digests()
+    assert digests[0] == digests[2]
+    assert len(set(digests)) == 3
 
 
 def test_objects_of_text_and_image(root):
@@ -170,7 +168,7 @@ def test_items_of_a_local_copy_and_files_that_win(root):
     found = [row["image"] for row in examples.documents.source.rows(examples.positive.tolist())]
     assert found == [png("blue"), png("white"), png("red")]
     assert examples.documents.images[0] == "owner/pages/train/doc_2.png"
-    same = examples.documents.same_content()
+    same = examples.documents.digests()
     assert same[examples.positive[2]] == same[examples.given_negatives(0)[0]]
 
 
