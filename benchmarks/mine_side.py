@@ -171,8 +171,8 @@ def plan(folder: Path, job: Measured) -> Measured:
         clusters = np.empty(n, dtype=np.int64)
         clusters[batches[batches >= 0]] = np.arange(n) // CLUSTER
     else:
-        more: Measured = {"split_above": job["split"]} if job.get("split") else {}
-        if method == "balanced-kmeans":
+        more: Measured = {"split_above": job.get("split", n)} if can_split() else {}
+        if method == "balanced-kmeans" or "split" in job:
             more["vectors"] = comparison.single("document")
         if method == "signed-growth":
             more["avoided"] = stages.timed("partition", lambda: either_graph(excluded, positives))
