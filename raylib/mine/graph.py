@@ -131,12 +131,12 @@ def mutual_graph(window: np.ndarray, positives: np.ndarray, same: np.ndarray | N
     del wanted
     if shared.any():
         inside = np.sort(window, axis=1)
-        found = []
+        left, right = [], []
         for i, j in _members(window, positives, shared):
             kept = _contains(inside, j, positives[i])
-            found.append((i[kept], j[kept]))
-        some = from_pairs(*(np.concatenate(side) for side in zip(*found, strict=True)), n)
-        mutual = mutual + some.matrix()
+            left.append(i[kept])
+            right.append(j[kept])
+        mutual = mutual + from_pairs(np.concatenate(left), np.concatenate(right), n).matrix()
     graph = _pattern(mutual)
     return graph if same is None or len(np.unique(same)) == n else _unjoined(graph, same)
 
@@ -146,8 +146,8 @@ def either_graph(lists: np.ndarray, positives: np.ndarray) -> Graph:
     wanted, shared = _split(lists, positives)
     either = wanted + wanted.T.tocsr()
     if shared.any():
-        found = zip(*_members(lists, positives, shared), strict=True)
-        either = either + from_pairs(*(np.concatenate(side) for side in found), len(lists)).matrix()
+        left, right = zip(*_members(lists, positives, shared), strict=True)
+        either = either + from_pairs(np.concatenate(left), np.concatenate(right), len(lists)).matrix()
     return _pattern(either)
 
 

@@ -49,13 +49,15 @@ Found = tuple[np.ndarray, np.ndarray]
 @dataclass(frozen=True)
 class SearchFacts:
     """How neighbours were found. recall: share of the exact k best that were found, the mean over `sampled` queries; 1
-    for an exact search. lists, visited: of the inverted file, 0 for an exact search."""
+    for an exact search. lists, visited: of an inverted file. candidates: of each query that were scored at all, where
+    mean vectors choose them ("pooled", see `raylib.mine.late`). What does not apply is 0."""
 
-    method: Literal["exact", "ivf"]
+    method: Literal["exact", "ivf", "pooled"]
     recall: float = 1.0
     sampled: int = 0
     lists: int = 0
     visited: int = 0
+    candidates: int = 0
 
 
 @dataclass(frozen=True)

@@ -83,13 +83,14 @@ def search_lines(searches: Mapping[Any, SearchFacts]) -> list[str]:
         if not worst.sampled:
             lines.append(f"Neighbours: {_METHODS.get(method, method)}{groups}.")
             continue
+        candidates = f", {worst.candidates:,} candidates" if worst.candidates else ""
         visited = f", {worst.visited:,} of {worst.lists:,} lists visited" if worst.lists else ""
-        measured = f"recall {worst.recall:.4f}, measured with {worst.sampled:,} queries{visited}{where}"
+        measured = f"recall {worst.recall:.4f}, measured with {worst.sampled:,} queries{visited}{candidates}{where}"
         lines.append(f"Neighbours: {_METHODS.get(method, method)}{groups}; {measured}.")
     return lines
 
 
-_METHODS = {"exact": "exact search", "ivf": "inverted file"}
+_METHODS = {"exact": "exact search", "ivf": "inverted file", "pooled": "MaxSim of the nearest by mean vectors"}
 
 
 def quality_rows(plans: Mapping[str, Quality]) -> list[Row]:

@@ -32,13 +32,14 @@ def coarse_pieces(graph: Graph, vectors: Rows, most: int, seed: int) -> list[np.
     cell = nearest_centroid(_as_vectors(vectors), _CELLS_PER_PIECE * n_pieces, seed)
     cell = np.unique(cell, return_inverse=True)[1].ravel()
     n_cells = int(cell.max()) + 1
-    between = csr_array((n_cells, n_cells), dtype=np.int64)
+    between: Any = csr_array((n_cells, n_cells), dtype=np.int64)
     for nodes, at in graph.pieces():
         pairs = np.bincount(cell[nodes] * n_cells + cell[graph.indices[at]], minlength=n_cells**2)
         between += csr_array(pairs.reshape(n_cells, n_cells))
     between.setdiag(0)
     between.eliminate_zeros()
-    part = pymetis.part_graph(
+    part_graph: Any = pymetis.part_graph  # its types know no weights in lists
+    part = part_graph(
         min(n_pieces, n_cells),
         xadj=between.indptr.tolist(),
         adjncy=between.indices.tolist(),

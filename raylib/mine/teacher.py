@@ -125,7 +125,7 @@ class Teacher:
 
             of_examples = [query_keys[i] for i in self.examples.query.tolist()]
             yield LateComparison(
-                self.shelf, of_examples, document_keys, stage=self.place.search, candidates=config.candidates
+                self.shelf, of_examples, document_keys, self.place.search, config.candidates, self.place.find
             )
             return
         aside = os.path.dirname(os.path.abspath(config.output_file))
