@@ -17,7 +17,8 @@ from raylib.mine.graph import Graph, either_graph, joined_graphs, mutual_graph, 
 from raylib.mine.neighbours import Method as SearchMethod
 from raylib.mine.neighbours import SearchFacts, ranked_documents
 from raylib.mine.partition import Method, partition
-from raylib.mine.plans import NO_EXAMPLE, Remainder, check_sizes, filled, members_of, shuffled
+from raylib.mine.plans import NO_EXAMPLE, SPLIT_ABOVE, Remainder, check_sizes, filled, members_of, shuffled
+from raylib.mine.split import Run
 from raylib.mine.vectors import Vectors, checked_positives
 
 
@@ -78,13 +79,16 @@ def plan_batches(
     duplicate_similarity: float | None = 0.99,
     remainder: Remainder = "short",
     allow_duplicates: bool = False,
+    split_above: int = SPLIT_ABOVE,
+    run: Run = map,
 ) -> Plan:
     """One epoch of batches, each of batch_size / cluster_size clusters by chance.
 
     For each query all documents of its group are ranked; the first skip_top (a number, or one for each group) are left
     out, the next `neighbours` kept, and examples are joined where each one's document is kept by the other. The graph
     is cut by `method` (see `raylib.mine.partition`). groups [n]: the dataset of each example; a batch holds one of
-    them.
+    them. split_above: a graph of more examples is cut in pieces, which `run` may have cut elsewhere (see
+    `raylib.mine.split`).
 
     Every cluster has exactly cluster_size examples. The rule for what remains, in each group: n mod cluster_size
     examples form one smaller cluster; it and the clusters that fill no batch form one last batch, short, whose other
@@ -112,7 +116,7 @@ def plan_batches(
     clock = Clock()
     same = same_examples(comparison, positives, duplicate_similarity, contents)
     clock.add("duplicates")
-    settings = _Settings(batch_size, cluster_size, neighbours, method, allow_duplicates)
+    settings = _Settings(batch_size, cluster_size, neighbours, method, allow_duplicates, split_above, run)
     found = []
     for number, (name, rows) in enumerate(members.items()):
         planned = _plan_group(comparison, rows, positives, same, skips[name], settings, seed + number, clock)
@@ -155,6 +159,8 @@ class _Settings:
     neighbours: int
     method: Method
     allow_duplicates: bool
+    split_above: int
+    run: Run
 
 
 @dataclass(frozen=True)
@@ -193,13 +199,16 @@ def _plan_group(
     positives, same = positives[rows], np.unique(same[rows], return_inverse=True)[1]
     graph = mutual_graph(window, positives, same)
     clock.add("graph")
+    by_vectors = settings.method == "balanced-kmeans" or len(graph) > settings.split_above
     clusters = partition(
         graph,
         settings.cluster_size,
         method=settings.method,
         seed=seed,
         avoided=either_graph(excluded, positives) if settings.method == "signed-growth" else None,
-        vectors=comparison.single("document").take(positives) if settings.method == "balanced-kmeans" else None,
+        vectors=comparison.single("document").take(positives) if by_vectors else None,
+        split_above=settings.split_above,
+        run=settings.run,
     )
     clock.add("partition")
     places, clusters = assemble(

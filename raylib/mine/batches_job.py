@@ -92,6 +92,8 @@ class BatchesJob(MineJob[BatchesConfig]):
             duplicate_similarity=config.duplicate_similarity,
             remainder=config.remainder,
             allow_duplicates=config.allow_duplicates,
+            split_above=config.split_above,
+            run=self.place.run,
         )
         self.timings |= {f"mine_{stage}": seconds for stage, seconds in plan.seconds.items()}
         negatives = None

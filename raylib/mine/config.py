@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from raylib.errors import UnknownNameError, UserError
 from raylib.evaluate.batching import BatchLimits
-from raylib.mine.plans import check_sizes
+from raylib.mine.plans import SPLIT_ABOVE, check_sizes
 from raylib.models.options import ModelOptions
 from raylib.models.protocol import ModelSpec
 from raylib.placement import Placement, at_least_one, name_list
@@ -276,7 +276,7 @@ class BatchesConfig(MineConfig):
     allow_duplicates: bool = False
     """Let duplicates meet where there are more of one kind than batches; the trainer masks them."""
 
-    split_above: int = 2_000_000
+    split_above: int = SPLIT_ABOVE
     """Graphs of more examples are cut by coarse clusters first, whose parts are mined side by side."""
 
     def __post_init__(self) -> None:

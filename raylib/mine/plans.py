@@ -11,6 +11,9 @@ from raylib.errors import UserError
 
 Remainder = Literal["short", "drop"]
 
+SPLIT_ABOVE = 2_000_000
+"""Examples of the largest graph that is cut whole: METIS takes about 3 kB for each."""
+
 NO_EXAMPLE = -1
 """What fills a last batch that is short."""
 

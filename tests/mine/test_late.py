@@ -33,7 +33,7 @@ TABLE = np.array([[_maxsim(q, d) for d in DOCUMENTS] for q in QUERIES])
 def _compared(tmp_path, queries=QUERIES, documents=DOCUMENTS, *, query_rows=None, document_rows=None, **settings):
     """rows: which of the matrices each query or document has; several parts in the store."""
     shelf = Shelf(str(tmp_path / "store"), "f" * 64)
-    keys = []
+    keys: list[list[bytes]] = []
     for name, side in (("q", queries), ("d", documents)):
         side_keys = [f"{name}{i}".encode().ljust(32, b".") for i in range(len(side))]
         for first in range(0, len(side), 35):
@@ -42,11 +42,11 @@ def _compared(tmp_path, queries=QUERIES, documents=DOCUMENTS, *, query_rows=None
             shelf.write(side_keys[first : first + 35], Embeddings(np.concatenate(part), offsets))
         keys.append(side_keys)
     shelf.refresh()
-    chosen = [
+    query_keys, document_keys = (
         side if rows is None else [side[i] for i in rows]
         for side, rows in zip(keys, (query_rows, document_rows), strict=True)
-    ]
-    return LateComparison(shelf, *chosen, search_locally, **settings)
+    )
+    return LateComparison(shelf, query_keys, document_keys, search_locally, **settings)
 
 
 def _found(search):
