@@ -18,8 +18,8 @@ from raylib.mine.vectors import Rows
 
 Method = Literal["metis", "metis-swaps", "growth", "growth-swaps", "signed-growth", "balanced-kmeans"]
 """metis: Karypis and Kumar's multilevel recursive bisection, then exact sizes by the cheapest moves; what B3 means.
-growth: greedy, from seed to seed. -swaps: exchanges of members afterwards. signed-growth: shuns the excluded ranks,
-so that about half as many suspected false negatives meet. balanced-kmeans: looks at vectors instead of the graph."""
+growth: greedy, from seed to seed. -swaps: exchanges of members afterwards. signed-growth: shuns the excluded ranks, so
+that fewer suspected false negatives meet. balanced-kmeans: looks at vectors instead of the graph."""
 
 METHODS: tuple[Method, ...] = get_args(Method)
 

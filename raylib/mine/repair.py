@@ -11,6 +11,9 @@ from raylib.mine.graph import Graph
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
+_MOST_LOSS = 4
+"""Edges that one member of an exchange may lose for the other's sake; to look at more finds little."""
+
 _PIECE = 2**17
 """Nodes whose edges are counted at a time."""
 
@@ -128,7 +131,7 @@ def _rest(graph: Graph, part: np.ndarray, surplus: np.ndarray) -> None:
     part[leaving] = np.repeat(np.arange(len(surplus)), np.maximum(-surplus, 0))
 
 
-def swap_members(graph: Graph, part: np.ndarray, rounds: int = 12) -> np.ndarray:
+def swap_members(graph: Graph, part: np.ndarray, rounds: int = 20) -> np.ndarray:
     """int64 [n]: the parts after exchanges of two members that leave more edges inside parts; sizes stay.
 
     In a round each part exchanges at most once, the most useful exchanges first; rounds end when none is left.
@@ -148,8 +151,7 @@ def _round_of_swaps(graph: Graph, matrix: csr_array, part: np.ndarray) -> bool:
     for first in range(0, len(loose), _PIECE):
         node, to, edges = edges_to_parts(matrix, part, loose[first : first + _PIECE])
         gain = edges - inside[node]
-        # Both must lose nothing by themselves: who loses a little for another's sake is seldom worth the search.
-        kept = np.flatnonzero((to != part[node]) & (gain >= 0))
+        kept = np.flatnonzero((to != part[node]) & (gain >= -_MOST_LOSS))
         found.append((node[kept], to[kept], gain[kept]))
     if not found:
         return False
