@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -117,6 +116,7 @@ class _Fleet:
         self._asked, self._workers, self._centroids_LD = asked, workers, centroids_LD
         self._shares = shares_of(asked, n)
         self._actors: list[Any] = []
+        self._given: list[Any] = []  # an actor that is started again needs it again, and Ray does not keep it
         self._held = ExitStack()
 
     def lists_of_nearest(self, query_QD: np.ndarray) -> np.ndarray:
@@ -125,8 +125,11 @@ class _Fleet:
         try:
             queries = ray.put(query_QD)
             answers = [_taken(answer) for answer in self._ask(lambda actor: actor.everything.remote(queries))]
-        except ray.exceptions.RayError as error:
-            raise self._told(error) from error
+        except BaseException as error:
+            self.stop()
+            if isinstance(error, ray.exceptions.RayError):
+                raise self._told(error) from error
+            raise
         positions, lists = (np.concatenate([answer[i].ravel() for answer in answers]) for i in (1, 2))
         nearest = best_of(self._asked.k, *(answer[:2] for answer in answers))[1]
         order = np.argsort(positions)
@@ -150,6 +153,8 @@ class _Fleet:
         except ray.exceptions.RayError as error:
             raise self._told(error) from error
         finally:
+            for _, rest in waiting:
+                ray.cancel(rest, force=True)
             self.stop()
 
     def _sent(self, visits: int) -> Iterator[tuple[int, Any, Any]]:
@@ -176,14 +181,16 @@ class _Fleet:
             centroids = None if self._centroids_LD is None else ray.put(self._centroids_LD)
             for share in self._shares:
                 values = None if share.parts is not None else ray.put(share.values_of(self._asked.documents))
-                self._actors.append(actor.remote(share, values, centroids, self._asked.k, self._workers.cpus))
+                given = ray.put(share), values, centroids
+                self._given.append(given)
+                self._actors.append(actor.remote(*given, self._asked.k, self._workers.cpus))
         return self._actors
 
     def stop(self) -> None:
         """Give the actors up."""
         for actor in self._actors:
             ray.kill(actor)
-        self._actors = []
+        self._actors, self._given = [], []
         self._held.close()
 
     def _told(self, error: ray.exceptions.RayError) -> Exception:
@@ -207,13 +214,16 @@ class _Shard:
         torch.set_num_threads(threads)
         self._share, self._values, self._centroids_LD = share, values, centroids_LD
         self._k = min(k, len(share.positions))
+        self._exact: Callable[[np.ndarray], Found] | None = None
+        self._file: InvertedFile | None = None
 
     def everything(self, query_QD: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | Exception:
         """(scores [n, k], documents [n, k], lists [n, k]) of the best in all lists."""
 
         def found() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            scores, at = self._file.search(query_QD, self._k, self._file.n_lists)
-            return scores, self._share.positions[at], self._file.list_of[at]
+            file = self._index()
+            scores, at = file.search(query_QD, self._k, file.n_lists)
+            return scores, self._share.positions[at], file.list_of[at]
 
         return _answer(found)
 
@@ -225,27 +235,27 @@ class _Shard:
 
     def search(self, query_QD: np.ndarray, lists_QV: np.ndarray | Exception | None) -> Found | Exception:
         """The best of this share; lists_QV: those that are visited, None to compare everything."""
-
         if isinstance(lists_QV, Exception):
             return lists_QV
 
         def found() -> Found:
             if lists_QV is None:
-                return self._exact(query_QD)
-            scores, at = self._file.search_lists(query_QD, self._k, lists_QV)
+                return self._find(query_QD)
+            scores, at = self._index().search_lists(query_QD, self._k, lists_QV)
             return scores, np.where(at >= 0, self._share.positions[at], -1)
 
         return _answer(found)
 
-    @cached_property
-    def _exact(self) -> Callable[[np.ndarray], Found]:
-        return exact_search(self._vectors(), self._share.positions, self._k)
+    def _find(self, query_QD: np.ndarray) -> Found:
+        if self._exact is None:
+            self._exact = exact_search(self._vectors(), self._share.positions, self._k)
+        return self._exact(query_QD)
 
-    @cached_property
-    def _file(self) -> InvertedFile:
-        file = InvertedFile(self._vectors(), centroids_LD=self._centroids_LD)
-        self._values = None  # the file holds them as well
-        return file
+    def _index(self) -> InvertedFile:
+        if self._file is None:
+            self._file = InvertedFile(self._vectors(), centroids_LD=self._centroids_LD)
+            self._values = None  # the file holds them as well
+        return self._file
 
     def _vectors(self) -> Vectors:
         return self._share.vectors(self._share.read() if self._values is None else self._values)
