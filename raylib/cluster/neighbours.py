@@ -4,6 +4,10 @@ after the other visits all of them, and the best of all are put together.
 Lists of an inverted file have the same centroids on every share, so that a query visits the same lists as in one
 process: what is found, and the recall, are those of one file over all documents, and no share visits more lists to make
 up for what the others might miss. Which lists they are is told once for a block of queries, by one of the actors.
+
+Every share chooses k documents of its own, which costs the more the fewer of them a query meets there. CPU seconds of
+50,000 queries among as many documents, 64 dimensions, k 100, one thread each, without the start: exact 6.5 in one
+process, 7.7, 10.1 and 14.5 in all on 2, 4 and 8 shares; "ivf" 1.9, and 4.8, 8.8 and 18.3.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ def test_a_few_blocks_are_on_their_way(cluster):
 
     class Counted(Vectors):
         def __getitem__(self, rows):
-            read.append(rows.start)
+            read.append(rows.start)  # pyright: ignore[reportAttributeAccessIssue]
             return super().__getitem__(rows)
 
     queries = Counted(np.tile(QUERIES, (10, 1)), "query")
