@@ -196,8 +196,8 @@ class MineJob(ABC, Generic[Config]):
         for data in config.data:
             if any(_within(file, data) for file in (config.output_file, path)):
                 raise UserError(
-                    f"--output {config.output_file} would replace what --data {data} names, or be read with it the next "
-                    "time; give another --output"
+                    f"--output {config.output_file} would replace what --data {data} names, or be read with it the "
+                    "next time; give another --output"
                 )
         summary = self._summary()
         if summary is None:

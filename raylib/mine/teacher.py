@@ -166,8 +166,8 @@ def _check_searchable(encoder: Encoder, config: MineConfig) -> None:
         )
     if config.search == "ivf" and config.candidates is None and similarity == "maxsim":
         raise UserError(
-            f"--search ivf is for dense vectors, and {name} is a late-interaction teacher; give --candidates N, which it "
-            "then finds by mean vectors, or leave it out"
+            f"--search ivf is for dense vectors, and {name} is a late-interaction teacher; give --candidates N, which "
+            "are then found so by their mean vectors, or leave it out"
         )
 
 
