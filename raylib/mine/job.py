@@ -213,8 +213,8 @@ class MineJob(ABC, Generic[Config]):
                 )
         elif summary.get("output") != os.path.basename(config.output_file):
             raise UserError(
-                f"{path} is the summary of {summary.get('output')}; give another --output, of which it is not the name "
-                "as well"
+                f"{path} is the summary of {summary.get('output')}, and would be that of this --output as well; give "
+                "another name"
             )
 
     def _summary(self) -> dict[str, Any] | None:

@@ -50,7 +50,7 @@ class Sparse(Letters):
 
 
 def _of_word(word: str) -> np.ndarray:
-    return np.random.default_rng(zlib.crc32(word.encode())).normal(size=24)
+    return np.random.default_rng(zlib.crc32(word.encode())).normal(size=64)
 
 
 def dot() -> Letters:

@@ -194,7 +194,7 @@ def test_what_is_missing(changed, message):
 
 def test_a_plan_by_chance_needs_no_teacher_and_is_parquet():
     BatchesConfig(data=["x"], output="plan.parquet", method="sequential").check_complete()
-    with pytest.raises(UserError, match="expected a file that ends with .parquet"):
+    with pytest.raises(UserError, match=r"expected a file that ends with \.parquet"):
         BatchesConfig(data=["x"], output="plan.jsonl", method="random").check_complete()
     with pytest.raises(UserError, match="no teacher was given"):
         BatchesConfig(data=["x"], output="plan.parquet").check_complete()

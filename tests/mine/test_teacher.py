@@ -1,4 +1,4 @@
-"""A teacher's vectors of training data: both sides encoded in one go, each content once, and compared as the model does."""
+"""A teacher's vectors of training data: both sides encoded at once, each content once, compared as the model does."""
 
 import dataclasses
 from contextlib import nullcontext
