@@ -48,11 +48,12 @@ class InvertedFile:
     document.
     """
 
-    def __init__(self, documents: Vectors, seed: int = 0) -> None:
-        """Raises UserError for a document that is not finite."""
+    def __init__(self, documents: Vectors, seed: int = 0, centroids_LD: np.ndarray | None = None) -> None:
+        """centroids_LD: of the lists; by default those of these documents. Raises UserError for a document that is not
+        finite."""
         m, dim = documents.shape
-        self.n_lists = max(1, min(int(_LISTS_PER_ROOT * np.sqrt(m)), m // _PER_LIST))
-        self.centroids_LD = _centroids(documents, self.n_lists, seed)
+        self.centroids_LD = list_centroids(documents, seed) if centroids_LD is None else centroids_LD
+        self.n_lists = len(self.centroids_LD)
         self.list_of = _assigned(documents, self.centroids_LD)
         self._positions = np.argsort(self.list_of, kind="stable")
         self._offsets = np.concatenate([[0], np.cumsum(np.bincount(self.list_of, minlength=self.n_lists))])
@@ -65,19 +66,16 @@ class InvertedFile:
     def lists_to_visit(self, query_QD: np.ndarray, exact_QK: np.ndarray, recall: float) -> tuple[int, float]:
         """(how many lists each query must visit so that on average this share of its exact nearest documents, [n, k]
         positions, is in one of them; the share that is). What lies in a list that is visited is found."""
-        order_QL = nearest_of_block(query_QD, self.centroids_LD, self.n_lists)[1]
-        rank_QL = np.empty_like(order_QL)
-        np.put_along_axis(rank_QL, order_QL, np.broadcast_to(np.arange(self.n_lists), order_QL.shape), axis=1)
-        needed = np.take_along_axis(rank_QL, self.list_of[exact_QK], axis=1)
-        shares = np.cumsum(np.bincount(needed.ravel(), minlength=self.n_lists)) / needed.size
-        # A share of 1 may be missed by the last bit of a sum.
-        visits = int(np.searchsorted(shares, min(recall, shares[-1])))
-        return visits + 1, float(shares[visits])
+        return lists_to_visit(query_QD, self.centroids_LD, self.list_of[exact_QK], recall)
 
     def search(self, query_QD: np.ndarray, k: int, visits: int) -> Found:
         """(scores [n, k] float32, positions [n, k] int64) of the best in the `visits` lists nearest to each query, best
         first; -inf and -1 where those hold fewer."""
-        lists_QV = nearest_of_block(query_QD, self.centroids_LD, visits)[1]
+        return self.search_lists(query_QD, k, nearest_lists(query_QD, self.centroids_LD, visits))
+
+    def search_lists(self, query_QD: np.ndarray, k: int, lists_QV: np.ndarray) -> Found:
+        """The same in the lists that are given for each query, the nearest first."""
+        visits = lists_QV.shape[1]
         scores = np.full((len(query_QD), k), -np.inf, dtype=np.float32)
         positions = np.full((len(query_QD), k), -1, dtype=np.int64)
 
@@ -134,6 +132,33 @@ def _assigned(vectors: Vectors, centroids_LD: np.ndarray) -> np.ndarray:
     for part, rows in vectors.blocks():
         found[part] = nearest_of_block(rows, centroids_LD, 1)[1][:, 0]
     return found
+
+
+def list_centroids(documents: Vectors, seed: int) -> np.ndarray:
+    """float32 [n_lists, d]: centroids of as many lists as suit so many documents. Raises UserError for a document that
+    is not finite."""
+    m = len(documents)
+    return _centroids(documents, max(1, min(int(_LISTS_PER_ROOT * np.sqrt(m)), m // _PER_LIST)), seed)
+
+
+def nearest_lists(query_QD: np.ndarray, centroids_LD: np.ndarray, visits: int) -> np.ndarray:
+    """int64 [n, visits]: the lists whose centroids are nearest to each query, the nearest first."""
+    return nearest_of_block(query_QD, centroids_LD, visits)[1]
+
+
+def lists_to_visit(
+    query_QD: np.ndarray, centroids_LD: np.ndarray, list_QK: np.ndarray, recall: float
+) -> tuple[int, float]:
+    """The same as of an `InvertedFile`, by the lists [n, k] that hold the exact nearest documents of each query."""
+    n_lists = len(centroids_LD)
+    order_QL = nearest_lists(query_QD, centroids_LD, n_lists)
+    rank_QL = np.empty_like(order_QL)
+    np.put_along_axis(rank_QL, order_QL, np.broadcast_to(np.arange(n_lists), order_QL.shape), axis=1)
+    needed = np.take_along_axis(rank_QL, list_QK, axis=1)
+    shares = np.cumsum(np.bincount(needed.ravel(), minlength=n_lists)) / needed.size
+    # A share of 1 may be missed by the last bit of a sum.
+    visits = int(np.searchsorted(shares, min(recall, shares[-1])))
+    return visits + 1, float(shares[visits])
 
 
 def _centroids(documents: Vectors, n_lists: int, seed: int) -> np.ndarray:

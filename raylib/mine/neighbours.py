@@ -127,15 +127,46 @@ def neighbours(
     them for "ivf", which also holds every searched document once, 4 · d + 16 bytes.
     Raises UserError for arrays that do not fit each other, an empty side, k below 1, rows that are not finite.
     """
+    asked = checked(queries, documents, k, method, recall, among)
+    if asked.method == "ivf":
+        return _through_lists(asked, recall, seed)
+    search = exact_search(asked.documents, asked.rows, asked.k)
+    return Neighbours(asked.k, SearchFacts("exact"), lambda: _in_blocks(asked, search))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The arguments of `neighbours`, checked. rows int64 [n]: positions of the documents that are searched."""
+
+    queries: Vectors
+    documents: Vectors
+    rows: np.ndarray
+    k: int
+    method: Literal["exact", "ivf"]
+
+    @property
+    def searched(self) -> Vectors:
+        """The documents that are searched."""
+        return self.documents.take(None if len(self.rows) == len(self.documents) else self.rows)
+
+    def block_size(self, shards: int = 1) -> int:
+        """Queries that are searched at a time; shards: results that are held for each of them."""
+        most = _QUERIES if self.method == "exact" else _JOINED
+        return max(1, min(most, _RESULT_CELLS // (self.k * shards)))
+
+    def sample(self) -> np.ndarray:
+        """[at most 500, d] float32: queries that the recall is measured on, spread evenly."""
+        return self.queries[np.unique(np.linspace(0, len(self.queries) - 1, _SAMPLED).round().astype(np.int64))]
+
+
+def checked(queries: Rows, documents: Rows, k: int, method: str, recall: float, among: np.ndarray | None) -> Asked:
+    """What `neighbours` is asked for, with what "auto" stands for. Raises what `neighbours` raises, but for rows that
+    are not finite, which are not read."""
     query_rows, document_rows = as_vectors(queries, "query"), as_vectors(documents, "document")
     rows = _check(query_rows, document_rows, k, method, recall, among)
-    k = min(k, len(rows))
     if method == "auto":
         method = "ivf" if len(queries) * len(rows) > _EXACT_PAIRS and len(rows) >= _LEAST_FOR_LISTS else "exact"
-    if method == "ivf":
-        return _through_lists(query_rows, document_rows, rows, k, recall, seed)
-    search = _exact(document_rows, rows, k)
-    return Neighbours(k, SearchFacts("exact"), lambda: _in_blocks(query_rows, k, search, _QUERIES))
+    return Asked(query_rows, document_rows, rows, min(k, len(rows)), "ivf" if method == "ivf" else "exact")
 
 
 def as_vectors(rows: Rows, name: str) -> Vectors:
@@ -166,15 +197,15 @@ def _check(
     return rows
 
 
-def _in_blocks(
-    queries: Vectors, k: int, search: Callable[[np.ndarray], Found], most: int
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    step = max(1, min(most, _RESULT_CELLS // k))
-    for first in range(0, len(queries), step):
-        yield first, *search(queries[first : first + step])
+def _in_blocks(asked: Asked, search: Callable[[np.ndarray], Found]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    step = asked.block_size()
+    for first in range(0, len(asked.queries), step):
+        yield first, *search(asked.queries[first : first + step])
 
 
-def _exact(documents: Vectors, rows: np.ndarray, k: int) -> Callable[[np.ndarray], Found]:
+def exact_search(documents: Vectors, rows: np.ndarray, k: int) -> Callable[[np.ndarray], Found]:
+    """Queries [n, d] → their k best of the documents at `rows`, which are named so; where there are as many rows as
+    documents, they are the names of those."""
     searched = documents.take(None if len(rows) == len(documents) else rows)
 
     def search(query_QD: np.ndarray) -> Found:
@@ -196,7 +227,7 @@ def _best_of_block(query_QD: np.ndarray, vectors: np.ndarray, k: int) -> Found:
     """FAISS keeps any of the documents that tie for the last place: one more is asked for, which shows such ties, and
     queries that have them are searched again for as many as tie."""
     asked = min(k + 1, len(vectors))
-    scores, found = _by_position(*nearest_in_block(query_QD, vectors, asked))
+    scores, found = by_position(*nearest_in_block(query_QD, vectors, asked))
     open_Q = np.flatnonzero(scores[:, -1] == scores[:, k - 1]) if asked < len(vectors) else np.zeros(0, dtype=np.int64)
     scores, found = scores[:, :k].copy(), found[:, :k].copy()
     while len(open_Q):
@@ -204,7 +235,7 @@ def _best_of_block(query_QD: np.ndarray, vectors: np.ndarray, k: int) -> Found:
         step, still = max(1, _RESULT_CELLS // asked), []
         for first in range(0, len(open_Q), step):
             some = open_Q[first : first + step]
-            wide_scores, wide_found = _by_position(*nearest_in_block(query_QD[some], vectors, asked))
+            wide_scores, wide_found = by_position(*nearest_in_block(query_QD[some], vectors, asked))
             scores[some], found[some] = wide_scores[:, :k], wide_found[:, :k]
             if asked < len(vectors):
                 still.append(some[wide_scores[:, -1] == wide_scores[:, k - 1]])
@@ -212,7 +243,7 @@ def _best_of_block(query_QD: np.ndarray, vectors: np.ndarray, k: int) -> Found:
     return scores, found
 
 
-def _by_position(scores: np.ndarray, found: np.ndarray) -> Found:
+def by_position(scores: np.ndarray, found: np.ndarray) -> Found:
     """Best first, of equal scores the lower position first: rows that have such are sorted again."""
     tied = np.flatnonzero((scores[:, 1:] == scores[:, :-1]).any(axis=1))
     if len(tied):
@@ -222,19 +253,17 @@ def _by_position(scores: np.ndarray, found: np.ndarray) -> Found:
     return scores, found
 
 
-def _through_lists(
-    queries: Vectors, documents: Vectors, rows: np.ndarray, k: int, recall: float, seed: int
-) -> Neighbours:
+def _through_lists(asked: Asked, recall: float, seed: int) -> Neighbours:
     """Through an inverted file that visits as few lists as reach the recall on the sampled queries."""
-    file = InvertedFile(documents.take(None if len(rows) == len(documents) else rows), seed)
-    at = np.unique(np.linspace(0, len(queries) - 1, _SAMPLED).round().astype(np.int64))
-    sample = queries[at]
-    expected = np.searchsorted(rows, _exact(documents, rows, k)(sample)[1])
+    rows, k = asked.rows, asked.k
+    file = InvertedFile(asked.searched, seed)
+    sample = asked.sample()
+    expected = np.searchsorted(rows, exact_search(asked.documents, rows, k)(sample)[1])
     visits, reached = file.lists_to_visit(sample, expected, recall)
 
     def search(query_QD: np.ndarray) -> Found:
         scores, found = file.search(query_QD, k, visits)
-        return _by_position(scores, np.where(found >= 0, rows[found], -1))
+        return by_position(scores, np.where(found >= 0, rows[found], -1))
 
-    facts = SearchFacts("ivf", reached, len(at), file.n_lists, visits)
-    return Neighbours(k, facts, lambda: _in_blocks(queries, k, search, _JOINED))
+    facts = SearchFacts("ivf", reached, len(sample), file.n_lists, visits)
+    return Neighbours(k, facts, lambda: _in_blocks(asked, search))
