@@ -187,18 +187,21 @@ def test_the_same_content_is_never_a_negative_whatever_its_name_and_side(negativ
 
 
 def test_items_of_data_sets_and_parquet_as_mmeb_has_it(negatives, tmp_path, private_caches):
-    hub = HubFolder(str(tmp_path / "owner" / "name"), "train")
+    hub = HubFolder(str(tmp_path / "copies" / "owner" / "name"), "train")
     hub.add("default", {"query": ["q0", "q1", "q2"], "image": [png(colour) for colour in COLOURS[:3]]})
     hub.finish("Pages.")
     negatives.rows = [{"query": letter, "pos": f"owner/name/train/doc_{n}.png"} for n, letter in enumerate("abc")]
-    negatives("--k", 2, output="mined.parquet")
+    negatives(status=2)
+    assert "no local copy of the data set owner/name" in negatives.err
+    copies = ["--data-root", tmp_path / "copies"]
+    negatives("--k", 2, *copies, output="mined.parquet")
     rows = pq.read_table(negatives.path).to_pylist()
     assert [row["pos_image_path"] for row in rows] == [f"owner/name/train/doc_{n}.png" for n in range(3)]
     assert rows[0]["neg_image_path"] == ["owner/name/train/doc_1.png", "owner/name/train/doc_2.png"]
     assert rows[0]["neg_scores"] == [1.0, 1.0] and rows[0]["qry"] == "a" and rows[0]["neg_text"] == ["", ""]
 
     data = write_rows(tmp_path / "b.jsonl", PAIRS[:1])
-    negatives("--k", 2, "--hub-name", "owner/name", "--split", "train", data=data, output="b.jsonl")
+    negatives("--k", 2, "--hub-name", "owner/name", "--split", "train", *copies, data=data, output="b.jsonl")
     assert [row["pos"] for row in negatives.found][1:] == [f"owner/name/train/doc_{n}.png" for n in range(3)]
 
 
@@ -580,6 +583,14 @@ def test_a_late_interaction_teacher_plans_batches_too(batches, models):
     )
     assert plan_of(batches)[0].batches.shape == (4, 4) and told["search"]["train"]["method"] == "exact"
     assert told["quality"]["metis"]["n_examples"] == 16
+
+
+def test_what_is_suspect_is_as_asked(batches):
+    shares = [
+        batches(*SMALL, "--suspect-above", above, output=f"{above}.parquet")["quality"]["metis"]["suspects"]
+        for above in (0.2, 0.9)
+    ]
+    assert shares[0] > 0.9 and shares[1] < 0.7
 
 
 def test_a_mean_of_nothing_is_no_number_in_json(batches):

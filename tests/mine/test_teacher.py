@@ -1,12 +1,13 @@
 """A teacher's vectors of training data: both sides encoded at once, each content once, compared as the model does."""
 
 import dataclasses
-from contextlib import nullcontext
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
 from raylib.errors import ModelError, UserError
+from raylib.evaluate.batching import BatchLimits
 from raylib.evaluate.encode import no_progress
 from raylib.evaluate.progress import QuietReporter
 from raylib.examples.examples import read_examples
@@ -38,8 +39,9 @@ class Told(QuietReporter):
     def warn(self, text):
         self.warned.append(text)
 
+    @contextmanager
     def stage(self, title, total):
-        return nullcontext(no_progress)
+        yield no_progress
 
 
 def teacher_of(folder, rows=ROWS, model=DOT, place=None, **settings):
@@ -94,6 +96,17 @@ def test_what_is_missing_is_encoded_and_told(tmp_path, models):
     teacher.encode(told)
     assert teacher.counts["encoded"] == 1 and models[DOT].encoded == 6
     assert told.said == [f"{DOT}: encoding 1 contents, 5 of 6 are in the store"]
+
+
+def test_batches_of_the_teacher_are_as_asked_or_found_by_trying(tmp_path, models):
+    rows = [{"query": "a" * n, "pos": "b" * n} for n in range(1, 6)]
+    encoded(tmp_path, rows, encode_batch_size=2)
+    assert models[DOT].batches == [2, 2, 1, 2, 2, 1]
+    encoded(tmp_path, rows, encode_batch_size="auto", store=str(tmp_path / "other"))
+    (shelf,) = (tmp_path / "other").iterdir()
+    assert (shelf / "batch_sizes.json").exists() and (tmp_path / "store").exists()
+    config = NegativesConfig(encode_batch_size=4, max_batch_tokens=99)
+    assert config.limits == BatchLimits(4, 99) and NegativesConfig(encode_batch_size="auto").limits is None
 
 
 def test_inner_products_of_a_dense_teacher(tmp_path, models):
