@@ -8,21 +8,13 @@ import numpy as np
 import pytest
 
 import raylib
-from raylib.cluster import neighbours as sharded
 from raylib.examples.batch_plan import read_plan
-from raylib.mine import neighbours as one_process
 from tests.cluster import watched_toys
 
 pytestmark = pytest.mark.cluster
 
 MODEL = "tests.cluster.watched_toys:watched"
 WORDS = ("page", "chart", "table", "report", "figure", "index", "north", "river")
-
-
-@pytest.fixture(autouse=True)
-def every_search_is_large(monkeypatch):
-    monkeypatch.setattr(sharded, "_WORTH_AN_ACTOR", 1.0)
-    monkeypatch.setattr(one_process, "_QUERIES", 16)
 
 
 @pytest.fixture(scope="module")
