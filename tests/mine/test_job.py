@@ -347,6 +347,19 @@ def test_nothing_is_replaced_that_this_command_did_not_write(negatives, tmp_path
     assert "or be read with it the next time" in negatives.err
 
 
+def test_outputs_and_stores_in_an_object_store(tmp_path, models):
+    folder = f"memory://{tmp_path.name}/run"
+    settings = {"data": write_rows(tmp_path / "train.jsonl", PAIRS), "local": True, "quiet": True}
+    mined = raylib.mine_negatives(DOT, output=f"{folder}/mined.jsonl", k=1, **settings)
+    rows = [json.loads(line) for line in storage.read_text(mined.files["triples"]).splitlines()]
+    assert [row["negs"] for row in rows] == [["aab"], ["aab"], ["aaa"]]
+    assert mined.files["summary"] == f"{folder}/mined.json"
+    assert raylib.mine_negatives(DOT, output=f"{folder}/mined.jsonl", k=1, **settings).complete
+    sizes = {"batch_size": 3, "cluster_size": 3, "skip_top": 0}
+    plan = raylib.mine_batches(DOT, output=f"{folder}/plan.parquet", **sizes, **settings)
+    assert plan.counts["encoded"] == 0 and storage.read_bytes(plan.files["histograms"])[:4] == b"\x89PNG"
+
+
 # What cannot be encoded.
 
 
