@@ -226,6 +226,16 @@ def test_limit_takes_the_first_rows(negatives):
     assert told["counts"]["examples"] == 2 and [row["query"] for row in negatives.found] == ["a", "b"]
 
 
+def test_one_split_of_a_folder(negatives, tmp_path):
+    (tmp_path / "folder").mkdir()
+    write_rows(tmp_path / "folder" / "train.jsonl", PAIRS)
+    write_rows(tmp_path / "folder" / "test.jsonl", PAIRS[1:])
+    negatives(data=tmp_path / "folder", status=2)
+    assert "several splits; choose one with --split" in negatives.err
+    negatives("--split", "test", data=tmp_path / "folder")
+    assert [row["query"] for row in negatives.found] == ["b", "c"]
+
+
 # What is there before.
 
 
@@ -239,13 +249,42 @@ def test_the_same_again_is_complete_and_other_settings_are_refused(negatives, mo
     negatives("--k", 1, status=2)
     assert f"{negatives.path} is there, of other data, another teacher or other settings" in negatives.err
     negatives("--k", 2, model="tests.mine.made_teachers:sided", status=2)
-    for changed in ({"query": "b", "pos": "bbbb"}, {"query": "b", "pos": "bbb", "dataset": "other"}):
-        negatives.rows = [PAIRS[0], changed, PAIRS[2]]
-        negatives("--k", 2, status=2)
+    negatives.rows = [PAIRS[0], {"query": "b", "pos": "bbbb"}, PAIRS[2]]
+    negatives("--k", 2, status=2)
     assert negatives.path.stat().st_mtime_ns == before
 
+    negatives.rows = PAIRS
     told = negatives("--k", 1, "--overwrite")
     assert told["counts"]["encoded"] == 0 and all(len(row["negs"]) == 1 for row in negatives.found)
+
+
+def test_examples_of_other_data_sets_are_other_data(negatives):
+    def rows_of(*datasets):
+        return [{**row, "dataset": name} for row, name in zip(PAIRS, datasets, strict=True)]
+
+    negatives.rows = rows_of("x", "y", "x")
+    negatives()
+    for other in (rows_of("x", "y", "y"), rows_of("x", "z", "x")):
+        negatives.rows = other
+        negatives(status=2)
+    negatives.rows = rows_of("x", "y", "x")
+    negatives()
+    assert "is complete" in negatives.out
+
+
+def test_a_summary_is_never_that_of_an_older_output(negatives, monkeypatch):
+    """A run that replaces another's output and is killed before its own summary."""
+    negatives("--k", 2)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("raylib.mine.negatives_job.print_negatives", killed)
+        negatives("--k", 1, "--overwrite", status=130)
+    assert negatives.files == {"mined.jsonl"} and len(negatives.found[0]["negs"]) == 1
+    negatives("--k", 2, status=2)
+    assert "is there without a summary" in negatives.err
 
 
 def test_python_gives_what_an_earlier_run_wrote(tmp_path, models):
@@ -306,6 +345,19 @@ def test_nothing_is_replaced_that_this_command_did_not_write(negatives, tmp_path
     assert "would replace what --data" in negatives.err and read_rows(data) == PAIRS
     negatives(output="z.jsonl", data=tmp_path / "out", status=2)
     assert "or be read with it the next time" in negatives.err
+
+
+def test_outputs_and_stores_in_an_object_store(tmp_path, models):
+    folder = f"memory://{tmp_path.name}/run"
+    settings = {"data": write_rows(tmp_path / "train.jsonl", PAIRS), "local": True, "quiet": True}
+    mined = raylib.mine_negatives(DOT, output=f"{folder}/mined.jsonl", k=1, **settings)
+    rows = [json.loads(line) for line in storage.read_text(mined.files["triples"]).splitlines()]
+    assert [row["negs"] for row in rows] == [["aab"], ["aab"], ["aaa"]]
+    assert mined.files["summary"] == f"{folder}/mined.json"
+    assert raylib.mine_negatives(DOT, output=f"{folder}/mined.jsonl", k=1, **settings).complete
+    sizes = {"batch_size": 3, "cluster_size": 3, "skip_top": 0}
+    plan = raylib.mine_batches(DOT, output=f"{folder}/plan.parquet", **sizes, **settings)
+    assert plan.counts["encoded"] == 0 and storage.read_bytes(plan.files["histograms"])[:4] == b"\x89PNG"
 
 
 # What cannot be encoded.
@@ -487,19 +539,20 @@ def test_near_duplicates_are_those_of_the_similarity_that_was_asked_for(batches)
 
 
 def test_a_batch_is_of_one_data_set_and_what_remains_is_short_or_left_out(batches):
-    rows = [{**row, "source": f"s{number % 2}"} for number, row in enumerate(topics(2, 11))]
+    rows = [{**row, "source": "s0" if number < 9 else "s1"} for number, row in enumerate(topics(2, 11))]
     batches.rows = rows
     flags = ["--batch-size", 4, "--cluster-size", 2, "--skip-top", 1, "--skip-top", "s1=2", "--neighbours", 5]
     told = batches(*flags, "--group-by", "source")
     source = {row["id"]: row["source"] for row in rows}
     plan, named = plan_of(batches)
     assert all(len({source[name] for name in batch}) == 1 for batch in named)
-    assert sorted(map(len, named)) == [3, 3, 4, 4, 4, 4] and told["placed"] == 22
+    assert sorted(map(len, named)) == [1, 1, 4, 4, 4, 4, 4] and told["placed"] == 22
     assert plan.settings["skip_top"] == {"s0": 1, "s1": 2} and set(told["search"]) == {"s0", "s1"}
     assert told["quality"]["metis"]["group_purity"] == 1.0
+    assert told["quality"]["random"]["n_batches"] == 7, "batches by chance are of one data set as well"
 
     told = batches(*flags, "--group-by", "source", "--remainder", "drop", output="drop.parquet")
-    assert sorted(map(len, plan_of(batches)[1])) == [4, 4, 4, 4] and told["placed"] == 16
+    assert sorted(map(len, plan_of(batches)[1])) == [4, 4, 4, 4, 4] and told["placed"] == 20
 
 
 def test_hard_negatives_are_near_and_of_other_batches(batches):
@@ -535,6 +588,8 @@ def test_plans_without_a_teacher_are_in_the_same_form_and_say_that_their_quality
     assert "no teacher was given: how hard the batches are is not known" in batches.out
     batches("--batch-size", 12, "--method", method, model=None)
     assert "is complete" in batches.out
+    batches("--batch-size", 12, "--method", method, "--seed", 1, model=None, output="other.parquet")
+    assert (plan_of(batches)[0].batches.tolist() == plan.batches.tolist()) == (method == "sequential")
     batches("--batch-size", 16, "--method", method, model=None, status=2)
     assert "is there, of other data, another teacher or other settings" in batches.err
 
