@@ -55,13 +55,15 @@ Found = tuple[np.ndarray, np.ndarray]
 @dataclass(frozen=True)
 class SearchFacts:
     """How neighbours were found. recall: share of the exact k best that were found, the mean over `sampled` queries; 1
-    for an exact search. lists, visited: of the inverted file, 0 for an exact search."""
+    for an exact search. lists, visited: of the inverted file, 0 for an exact search. candidates: "pooled" is late
+    interaction over so many candidates of a query, the nearest by the mean of their tokens; 0 for other methods."""
 
-    method: Literal["exact", "ivf"]
+    method: Literal["exact", "ivf", "pooled"]
     recall: float = 1.0
     sampled: int = 0
     lists: int = 0
     visited: int = 0
+    candidates: int = 0
 
 
 @dataclass(frozen=True)
