@@ -14,10 +14,14 @@ _WHERE = {
     "encode": "raylib.api",
     "evaluate": "raylib.api",
     "extract": "raylib.api",
+    "mine_batches": "raylib.api",
+    "mine_negatives": "raylib.api",
     "probe": "raylib.api",
     "EncodeConfig": "raylib.encode.config",
     "EvaluateConfig": "raylib.evaluate.config",
+    "BatchesConfig": "raylib.mine.config",
     "ExtractConfig": "raylib.extract.config",
+    "NegativesConfig": "raylib.mine.config",
     "ProbeConfig": "raylib.probe.config",
     "ModelSpec": "raylib.models.protocol",
     "SearchOptions": "raylib.search.options",
@@ -26,11 +30,13 @@ _WHERE = {
 }
 
 __all__ = [
+    "BatchesConfig",
     "Embeddings",
     "EncodeConfig",
     "EvaluateConfig",
     "ExtractConfig",
     "ModelSpec",
+    "NegativesConfig",
     "ProbeConfig",
     "RayModel",
     "SearchOptions",
@@ -39,6 +45,8 @@ __all__ = [
     "evaluate",
     "extract",
     "maxsim",
+    "mine_batches",
+    "mine_negatives",
     "probe",
 ]
 
@@ -46,11 +54,15 @@ if TYPE_CHECKING:
     from raylib.api import encode as encode
     from raylib.api import evaluate as evaluate
     from raylib.api import extract as extract
+    from raylib.api import mine_batches as mine_batches
+    from raylib.api import mine_negatives as mine_negatives
     from raylib.api import probe as probe
     from raylib.cluster.model import RayModel as RayModel
     from raylib.encode.config import EncodeConfig as EncodeConfig
     from raylib.evaluate.config import EvaluateConfig as EvaluateConfig
     from raylib.extract.config import ExtractConfig as ExtractConfig
+    from raylib.mine.config import BatchesConfig as BatchesConfig
+    from raylib.mine.config import NegativesConfig as NegativesConfig
     from raylib.models.protocol import ModelSpec as ModelSpec
     from raylib.probe.config import ProbeConfig as ProbeConfig
     from raylib.search.maxsim import maxsim as maxsim

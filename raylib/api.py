@@ -10,6 +10,7 @@ from raylib.encode.config import EncodeConfig
 from raylib.errors import UserError
 from raylib.evaluate.config import EvaluateConfig
 from raylib.extract.config import ExtractConfig
+from raylib.mine.config import BatchesConfig, NegativesConfig
 from raylib.placement import Placement
 from raylib.probe.config import ProbeConfig
 
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
     from raylib.encode.job import Outcome as EncodeOutcome
     from raylib.evaluate.job import Outcome
     from raylib.extract.job import Outcome as ExtractOutcome
+    from raylib.mine.job import MineJob
+    from raylib.mine.job import Outcome as MineOutcome
     from raylib.probe.apply import Applied
     from raylib.probe.job import Outcome as ProbeOutcome
 
-Config = TypeVar("Config", EvaluateConfig, EncodeConfig, ExtractConfig, ProbeConfig)
+Config = TypeVar("Config", EvaluateConfig, EncodeConfig, ExtractConfig, ProbeConfig, NegativesConfig, BatchesConfig)
 
 
 def evaluate(model: str | Sequence[str] | EvaluateConfig, **settings: Any) -> Outcome:
@@ -198,6 +201,66 @@ def probe(states: str | ProbeConfig, **settings: Any) -> ProbeOutcome | Applied:
 
             place = RayPlace(config.workers)
         return ProbeJob(config, place, reporter(config.quiet)).run()
+
+
+def mine_negatives(model: str | NegativesConfig, **settings: Any) -> MineOutcome:
+    """Hard negatives of training pairs; the settings are those of `raylib mine negatives --help`, with underscores.
+
+        raylib.mine_negatives("BAAI/bge-m3", data="train.jsonl", output="mined.jsonl", positive_fraction=0.95)
+
+    Gives what was done: `.files`, `.counts`, `.summary`, `.bad`; `.ok` tells whether the output is complete. Raises
+    UserError for what cannot be right from the start, and ModelError for what fails later.
+    """
+    config = _config(NegativesConfig, "mine negatives", model, settings)
+    config.check_complete()
+    return _run_mining(config)
+
+
+def mine_batches(model: str | BatchesConfig | None = None, **settings: Any) -> MineOutcome:
+    """A plan of training batches; the settings are those of `raylib mine batches --help`, with underscores.
+
+        raylib.mine_batches("BAAI/bge-m3", data="train.jsonl", output="plan.parquet", batch_size=1024)
+
+    The model may be None for the methods "random" and "sequential". Gives and raises what `mine_negatives` does;
+    `raylib.mine.b3_batches` does the same over arrays.
+    """
+    config = _config(BatchesConfig, "mine batches", [] if model is None else model, settings)
+    config.check_complete()
+    return _run_mining(config)
+
+
+def plan_mining(config: NegativesConfig | BatchesConfig) -> dict[str, Any]:
+    """What mining would encode; see `raylib.mine.job.MineJob.dry_run`. Starts nothing and writes nothing."""
+    from raylib.evaluate.progress import QuietReporter
+    from raylib.mine.place import this_process
+
+    config.check_complete()
+    return _mine_job(config, this_process(), QuietReporter()).dry_run()
+
+
+def _run_mining(config: NegativesConfig | BatchesConfig) -> MineOutcome:
+    from raylib.evaluate.progress import reporter
+    from raylib.mine.place import this_process
+
+    with _connected(config):
+        if config.local:
+            place = this_process()
+        else:
+            from raylib.cluster.mine import mine_place
+
+            place = mine_place(config)
+        return _mine_job(config, place, reporter(config.quiet)).run()
+
+
+def _mine_job(config: NegativesConfig | BatchesConfig, place: Any, reporter: Any) -> MineJob[Any]:
+    from raylib.evaluate.quiet import quiet_libraries
+    from raylib.mine.batches_job import BatchesJob
+    from raylib.mine.negatives_job import NegativesJob
+
+    quiet_libraries()
+    if isinstance(config, NegativesConfig):
+        return NegativesJob(config, place, reporter)
+    return BatchesJob(config, place, reporter)
 
 
 def plan(config: EvaluateConfig) -> list[dict[str, Any]]:

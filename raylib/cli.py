@@ -9,7 +9,7 @@ import dataclasses
 import importlib
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,8 @@ _JOBS: dict[str, tuple[str, str]] = {
     "encode": ("raylib.encode.config:EncodeConfig", "raylib.commands:run_encode"),
     "extract": ("raylib.extract.config:ExtractConfig", "raylib.commands:run_extract"),
     "probe": ("raylib.probe.config:ProbeConfig", "raylib.commands:run_probe"),
+    "mine negatives": ("raylib.mine.config:NegativesConfig", "raylib.commands:run_mine_negatives"),
+    "mine batches": ("raylib.mine.config:BatchesConfig", "raylib.commands:run_mine_batches"),
     "score": ("raylib.score.config:ScoreConfig", "raylib.score.commands:run_score"),
     "compare": ("raylib.score.config:CompareConfig", "raylib.score.commands:run_compare"),
     "inspect": ("raylib.extract.show:InspectStatesConfig", "raylib.extract.show:run_inspect_states"),
@@ -27,8 +29,8 @@ _JOBS: dict[str, tuple[str, str]] = {
     "report": ("raylib.commands:ReportConfig", "raylib.commands:run_report"),
     "list": ("raylib.commands:ListConfig", "raylib.commands:run_list"),
 }
-"""Command → where its settings are and what runs it, as module:name. A command lives with its job; the module of its
-settings imports nothing heavy, for the overview reads all of them."""
+"""Command, of one word or two → where its settings are and what runs it, as module:name. A command lives with its job;
+the module of its settings imports nothing heavy, for the overview reads all of them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,10 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"raylib {__version__}")
         return 0
     try:
-        if arguments[0] not in _JOBS:
-            raise UnknownNameError("command", arguments[0], _JOBS, hint="See raylib --help.")
-        config_class, run = _JOBS[arguments[0]]
-        config = parse(_load(config_class), arguments[1:], prog=f"raylib {arguments[0]}")
+        more = {name: job for name, job in _JOBS.items() if name.startswith(f"{arguments[0]} ")}
+        if more and arguments[1:2] in ([], ["-h"], ["--help"]):
+            print(_overview(more))
+            return 0 if arguments[1:] else 2
+        command = " ".join(arguments[: 2 if more else 1])
+        if command not in _JOBS:
+            raise UnknownNameError("command", command, more or _JOBS, hint="See raylib --help.")
+        config_class, run = _JOBS[command]
+        config = parse(_load(config_class), arguments[len(command.split()) :], prog=f"raylib {command}")
         return _load(run)(config)
     except UserError as error:
         print(f"raylib: {error}", file=sys.stderr)
@@ -68,11 +75,11 @@ def _load(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def _overview() -> str:
+def _overview(jobs_shown: Mapping[str, tuple[str, str]] = _JOBS) -> str:
     from raylib import __version__
 
-    width = max(map(len, _JOBS))
-    summaries = {name: _load(config).__doc__.strip().splitlines()[0] for name, (config, _) in _JOBS.items()}
+    width = max(map(len, jobs_shown))
+    summaries = {name: _load(config).__doc__.strip().splitlines()[0] for name, (config, _) in jobs_shown.items()}
     jobs = [f"  {name:<{width}}  {summary}" for name, summary in summaries.items()]
     return "\n".join(
         [

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from raylib.encode.config import EncodeConfig
     from raylib.evaluate.config import EvaluateConfig
     from raylib.extract.config import ExtractConfig
+    from raylib.mine.config import BatchesConfig, NegativesConfig
+    from raylib.mine.job import Outcome as MineOutcome
     from raylib.probe.config import ProbeConfig
 
 
@@ -104,6 +106,35 @@ def run_probe(config: ProbeConfig) -> int:
     found = api.probe(config)
     if isinstance(found, Outcome) and not config.quiet:
         print_summary(found.results, found.best, console())
+    return 0
+
+
+def run_mine_negatives(config: NegativesConfig) -> int:
+    from raylib import api
+
+    config.check_complete()
+    return _print_mining(api.plan_mining(config)) if config.dry_run else _status(api.mine_negatives(config))
+
+
+def run_mine_batches(config: BatchesConfig) -> int:
+    from raylib import api
+
+    config.check_complete()
+    return _print_mining(api.plan_mining(config)) if config.dry_run else _status(api.mine_batches(config))
+
+
+def _status(outcome: MineOutcome) -> int:
+    return 0 if outcome.ok else 1
+
+
+def _print_mining(row: dict[str, Any]) -> int:
+    told = f"{row['examples']} examples"
+    if row["model"] is not None:
+        told += (
+            f"; {row['model']}: {row['distinct']} distinct contents of {row['contents']}; {row['stored']} are stored, "
+            f"{row['distinct'] - row['stored']} would be encoded"
+        )
+    print(told)
     return 0
 
 

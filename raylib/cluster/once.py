@@ -14,7 +14,7 @@ from raylib.cluster.session import MAX_ATTEMPTS, Workers, portable, worker_failu
 def once(workers: Workers, model: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """What `function` gives for `arguments` on a worker. Raises what it raises, and ModelError where the worker dies
     `MAX_ATTEMPTS` times; model: named in that."""
-    task = ray.remote(_call).options(num_gpus=workers.gpus or None, num_cpus=workers.cpus, max_retries=MAX_ATTEMPTS - 1)
+    task = ray.remote(call).options(num_gpus=workers.gpus or None, num_cpus=workers.cpus, max_retries=MAX_ATTEMPTS - 1)
     try:
         found: Any = ray.get(task.remote(workers.cpus, function, *arguments))
     except ray.exceptions.RayError as error:
@@ -24,8 +24,9 @@ def once(workers: Workers, model: str, function: Callable[..., Any], *arguments:
     return found
 
 
-def _call(threads: int, function: Callable[..., Any], *arguments: Any) -> Any:
-    """A failure travels as an answer: raised here, Ray would wrap it in its own words."""
+def call(threads: int, function: Callable[..., Any], *arguments: Any) -> Any:
+    """On a worker, with so many threads of torch. A failure travels as an answer: raised here, Ray would wrap it in its
+    own words."""
     import torch
 
     try:

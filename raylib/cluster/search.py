@@ -16,7 +16,7 @@ import ray.exceptions
 from ray.util import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from raylib.cluster.session import MAX_ATTEMPTS, Workers, portable
+from raylib.cluster.session import MAX_ATTEMPTS, Workers, first_line, portable
 from raylib.cluster.shared_store import require_store, store_marker
 from raylib.errors import RaylibError
 from raylib.evaluate.pooled import describe_pooled, not_pooled, pool_rows
@@ -112,7 +112,7 @@ class RaySearch:
     def _run(self, calls: list[tuple[Any, tuple[Any, ...]]], mine: Sequence[np.ndarray]) -> list[Any]:
         """The answers of all tasks, in order; the first failure ends the others. mine: the contents of each, to say
         which one a task means."""
-        with self._placed(len(calls)) as options:
+        with placed(self.workers.resolve().gpus, len(calls)) as options:
             pending = {}
             for number, (function, arguments) in enumerate(calls):
                 task = ray.remote(function).options(max_retries=MAX_ATTEMPTS - 1, **options)
@@ -126,9 +126,9 @@ class RaySearch:
                     if isinstance(answers[number], Exception):
                         raise _located(answers[number], mine[number] if mine else None)
             except ray.exceptions.RayError as error:
-                reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+                reason = first_line(error)
                 raise RaylibError(
-                    f"search: a worker process died {MAX_ATTEMPTS} times over the same documents ({reason[:200]}). Too "
+                    f"search: a worker process died {MAX_ATTEMPTS} times over the same documents ({reason}). Too "
                     "little memory? Try fewer --workers, or see Ray's logs."
                 ) from error
             finally:
@@ -136,24 +136,25 @@ class RaySearch:
                     ray.cancel(rest, force=True)
         return answers
 
-    @contextmanager
-    def _placed(self, n_tasks: int) -> Iterator[dict[str, Any]]:
-        """Options of the tasks: GPUs where the cluster has some that are free, else none."""
-        spread = {"num_cpus": 0, "scheduling_strategy": "SPREAD"}
-        gpus = self.workers.resolve().gpus
-        if not gpus:
+
+@contextmanager
+def placed(gpus: float | None, n: int) -> Iterator[dict[str, Any]]:
+    """Options of n tasks or actors that hold so many GPUs each while the block lasts, or none where too few are free.
+    They hold no CPUs of Ray's count."""
+    spread = {"num_cpus": 0, "scheduling_strategy": "SPREAD"}
+    if not gpus:
+        yield spread
+        return
+    # All or nothing, and given up in time: tasks that queue behind actors which never end would never run.
+    group = placement_group([{"GPU": gpus}] * n, strategy="SPREAD")
+    try:
+        if group.wait(_PATIENCE_SECONDS):
+            where = PlacementGroupSchedulingStrategy(placement_group=group)
+            yield {"num_cpus": 0, "num_gpus": gpus, "scheduling_strategy": where}
+        else:
             yield spread
-            return
-        # All or nothing, and given up in time: tasks that queue behind actors which never end would never run.
-        group = placement_group([{"GPU": gpus}] * n_tasks, strategy="SPREAD")
-        try:
-            if group.wait(_PATIENCE_SECONDS):
-                where = PlacementGroupSchedulingStrategy(placement_group=group)
-                yield {"num_cpus": 0, "num_gpus": gpus, "scheduling_strategy": where}
-            else:
-                yield spread
-        finally:
-            remove_placement_group(group)
+    finally:
+        remove_placement_group(group)
 
 
 @dataclass(frozen=True)

@@ -160,16 +160,25 @@ def portable(error: Exception) -> Exception:
 def worker_failure(error: ray.exceptions.RayError, model: str) -> Exception:
     """What to raise for an error that came from Ray: what the code on the worker raised, in its own words, or a
     ModelError where workers of `model` died."""
-    if isinstance(error, _DEATHS):
-        return ModelError(
-            f"{model}: a worker process died {MAX_ATTEMPTS} times over the same contents ({_first_line(error)}). "
+    return cause_or(
+        error,
+        ModelError(
+            f"{model}: a worker process died {MAX_ATTEMPTS} times over the same contents ({first_line(error)}). "
             "Too little memory? Try a smaller --batch-size, fewer --workers, or see Ray's logs."
-        )
+        ),
+    )
+
+
+def cause_or(error: ray.exceptions.RayError, death: Exception) -> Exception:
+    """`death` where a worker died, else what the code on it raised, in its own words."""
+    if isinstance(error, _DEATHS):
+        return death
     cause: BaseException | None = error
     while isinstance(cause, ray.exceptions.RayError):
         cause = getattr(cause, "cause", None) or cause.__cause__
     return cause if isinstance(cause, Exception) else error
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error from Ray says first, at most 200 characters."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]

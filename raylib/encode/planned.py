@@ -10,6 +10,7 @@ from raylib.encode.gather import Contents
 from raylib.encode.task import context_of
 from raylib.errors import BadContent, UserError
 from raylib.evaluate.batching import BatchLimits, Limits
+from raylib.evaluate.contents import Source
 from raylib.evaluate.encode import EncodeReport, Progress
 from raylib.evaluate.plan import Plan, readable_fields
 from raylib.models.protocol import Encoder, ModelSpec
@@ -44,6 +45,19 @@ class Planned:
     unread: list[str] = field(default_factory=list)
     bad: dict[bytes, str] = field(default_factory=dict)
     """Key → why it could not be encoded, as far as that is known."""
+
+    @classmethod
+    def of_sides(cls, encoder: Encoder, sides: Mapping[Role, Source]) -> Planned:
+        """Every row of these sources, one source after the other. Raises UserError where this model cannot be given
+        some of them."""
+        contents = Contents(files=[source.name for source in sides.values()])
+        for number, source in enumerate(sides.values()):
+            contents.ids += source.ids
+            contents.sources += [number] * len(source)
+        planned = cls(encoder, contents, Plan(encoder))
+        for role, source in sides.items():
+            planned.keys += planned.plan.add(source, context_of(encoder, role))
+        return planned
 
     @classmethod
     def of(cls, encoder: Encoder, contents: Contents, role: Role) -> Planned:

@@ -15,8 +15,12 @@ _COLUMNS = ("key", "source", "item_id", "reason")
 
 
 def write_errors(folder: str, bad: Sequence[BadContent]) -> None:
-    """Write the file; without bad contents, one of an earlier run that no longer holds goes."""
-    path = storage.join(folder, ERRORS_FILE)
+    """Write the file of a folder; without bad contents, one of an earlier run that no longer holds goes."""
+    write_errors_to(storage.join(folder, ERRORS_FILE), bad)
+
+
+def write_errors_to(path: str, bad: Sequence[BadContent]) -> None:
+    """The same under a name of its own."""
     if not bad:
         storage.remove(path)
         return

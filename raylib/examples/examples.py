@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import numpy as np
 
 from raylib.errors import UserError
 from raylib.evaluate.contents import BadContentError
-from raylib.examples.forms import Row, parse_row
+from raylib.examples.forms import Row, parse_name, parse_row
 from raylib.examples.places import Places
 from raylib.examples.readers import RawRow, read_rows
 from raylib.examples.sides import Side, SideBuilder
@@ -49,14 +50,29 @@ class Examples:
         """int64: the documents that the data gives as negatives of an example."""
         return self.negatives[self.offsets[example] : self.offsets[example + 1]]
 
-    def known_positives(self) -> tuple[np.ndarray, np.ndarray]:
-        """(offsets int64 [queries + 1], documents int64): the documents that any example has for each query, in order.
-
-        None of them is a negative of that query.
-        """
-        pairs = np.unique(np.stack([self.query, self.positive], axis=1), axis=0)
-        counts = np.bincount(pairs[:, 0], minlength=len(self.queries))
-        return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), pairs[:, 1]
+    def without(self, bad_queries: np.ndarray, bad_documents: np.ndarray) -> tuple[Examples, np.ndarray]:
+        """(the examples whose query and positive are good, with good negatives and the contents that they have; which
+        they are, int64). Both arguments: bool, of each content."""
+        chosen = np.flatnonzero(~(bad_queries[self.query] | bad_documents[self.positive]))
+        spans = [self.given_negatives(i) for i in chosen.tolist()]
+        spans = [span[~bad_documents[span]] for span in spans]
+        negatives = np.concatenate(spans) if spans else self.negatives[:0]
+        queries, query = np.unique(self.query[chosen], return_inverse=True)
+        documents, number = np.unique(np.concatenate([self.positive[chosen], negatives]), return_inverse=True)
+        kept = Examples(
+            [self.ids[i] for i in chosen.tolist()],
+            self.datasets,
+            self.dataset[chosen],
+            self.queries.take(queries),
+            self.documents.take(documents),
+            query.ravel(),
+            number.ravel()[: len(chosen)],
+            number.ravel()[len(chosen) :],
+            np.cumsum([0, *map(len, spans)]),
+            np.flatnonzero(np.isin(chosen, self.repeated)),
+            self.notes,
+        )
+        return kept, chosen
 
 
 def read_examples(
@@ -67,24 +83,32 @@ def read_examples(
     hub_name: str | None = None,
     split: str | None = None,
     group_by: str = "dataset",
+    limit: int | None = None,
 ) -> Examples:
     """Read training data; see `readers.read_rows` for files and folders, and `forms` for rows.
 
     root: the folder, or the .zip, that image paths start from. data_root: where local copies of data sets are, for
     `owner/name/split/doc_N.png` and hub_name; `root` where None. group_by: the field that names an example's data set;
     rows without it go by their file, folder or config. A row's field `id` names its example, else its place does.
-    A row of several positives is one example for each.
+    A row of several positives is one example for each. limit: only so many rows.
 
-    Raises UserError, naming the first bad rows, where any row cannot be used; for no rows, and for two of one id.
+    Raises UserError, naming the first bad rows, where any row cannot be used; for no rows, for two of one id, and for a
+    field to group by that no row has, unless it is "dataset".
     """
     paths = [data] if isinstance(data, str) else list(data)
     if not paths and hub_name is None:
         raise UserError("there is no training data: name files with --data, or a data set with --hub-name")
     places = Places.of(root, data_root)
     collected = _Collected(places)
-    for row in read_rows(paths, places, hub_name=hub_name, split=split):
+    for row in itertools.islice(read_rows(paths, places, hub_name=hub_name, split=split), limit):
         collected.add(row, group_by)
-    return collected.finish(", ".join([*paths, *([hub_name] if hub_name else [])]))
+    what = ", ".join([*paths, *([hub_name] if hub_name else [])])
+    found = collected.finish(what)
+    if group_by != "dataset" and not collected.has_groups:
+        raise UserError(
+            f"no row of {what} has the field {group_by}, which --group-by names; leave it out to go by file"
+        )
+    return found
 
 
 @dataclass
@@ -102,21 +126,21 @@ class _Collected:
     bad: list[str] = field(default_factory=list)
     n_bad: int = 0
     own_negatives: int = 0
+    has_groups: bool = False
 
     def add(self, raw: RawRow, group_by: str) -> None:
         try:
             if raw.values is None:
                 raise BadContentError(raw.error)
             row = parse_row(raw.values, self.places)
+            name, group = parse_name(raw.values, "id"), parse_name(raw.values, group_by)
         except BadContentError as error:
             self.n_bad += 1
             if self.n_bad <= _SHOWN:
                 self.bad.append(f"{raw.where}: {error}")
             return
-        given = raw.values.get("id")
-        group = raw.values.get(group_by)
-        dataset = raw.dataset if group is None or group == "" else str(group)
-        self._add(row, raw.where, raw.where if given is None or given == "" else str(given), dataset)
+        self.has_groups |= group != ""
+        self._add(row, raw.where, name or raw.where, group or raw.dataset)
 
     def _add(self, row: Row, where: str, name: str, dataset: str) -> None:
         query = self.queries.add(row.query, f"{where}, query")

@@ -9,8 +9,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from raylib.evaluate.contents import BadContentError
@@ -38,7 +39,8 @@ class Row:
     negatives: list[Cell]
 
 
-def is_known(names: Sequence[str]) -> bool:
+@lru_cache(64)
+def is_known(names: tuple[str, ...]) -> bool:
     """Whether rows of these fields are in one of the forms."""
     have = set(names)
     return bool({"qry", "qry_image_path"} & have and {"pos_text", "pos_image_path"} & have) or (
@@ -49,8 +51,9 @@ def is_known(names: Sequence[str]) -> bool:
 def parse_row(row: Mapping[str, Any], places: Places) -> Row:
     """Raises BadContentError, saying what is wrong, for a row in no form, without a query or a positive, or with an
     image that is not there."""
-    if not is_known(list(row)):
-        raise BadContentError(f"its fields are {', '.join(row) or 'none'}; expected {EXPECTED}")
+    if not is_known(tuple(row)):
+        without = "the query has no positive: " if {"query", "qry", "qry_image_path"} & set(row) else ""
+        raise BadContentError(f"{without}its fields are {', '.join(row) or 'none'}; expected {EXPECTED}")
     if "query" in row:
         query = _cells(row["query"], "query", places, may_be_text=True)
         key = "pos" if "pos" in row else "image"
@@ -67,6 +70,18 @@ def parse_row(row: Mapping[str, Any], places: Places) -> Row:
     return Row(query[0], list(dict.fromkeys(positives)), list(dict.fromkeys(negatives)))
 
 
+def parse_name(row: Mapping[str, Any], field: str) -> str:
+    """An id, or the name of a data set; "" where the row has none. Raises BadContentError for what is no name."""
+    value = row.get(field)
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise BadContentError(f"its {field} is {type(value).__name__}; expected text or a whole number")
+    if not is_unicode(str(value)):
+        raise BadContentError(f"in its {field}: {SURROGATE}")
+    return str(value)
+
+
 def _cells(value: Any, name: str, places: Places, may_be_text: bool = False) -> list[Cell]:
     """A cell, or a list of them, without the empty ones."""
     values = value if isinstance(value, list) else [value]
@@ -75,12 +90,15 @@ def _cells(value: Any, name: str, places: Places, may_be_text: bool = False) -> 
 
 
 def _cell(value: Any, name: str, places: Places, may_be_text: bool) -> Cell | None:
+    if isinstance(value, str):
+        if not places.is_image(value, may_be_text=may_be_text):
+            return _made(value, None, name, places)
+        known = places.known(value)
+        return _made(None, value, name, places) if known is None else Cell("", value, known)
     if isinstance(value, Embedded):
         return Cell("", value.name, value.item)
     if isinstance(value, Mapping) and {"text", "image"} & set(value):
         return _made(value.get("text"), value.get("image"), name, places)
-    if isinstance(value, str) and places.is_image(value, may_be_text=may_be_text):
-        return _made(None, value, name, places)
     return _made(value, None, name, places)
 
 

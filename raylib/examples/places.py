@@ -19,7 +19,9 @@ from raylib.tasks.mmeb_images import Images, find_images
 if TYPE_CHECKING:
     import datasets
 
+_HUB_NAME = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*", re.ASCII)
 _HUB_ITEM = re.compile(r"([\w.-]+)/([\w.-]+)/([\w.-]+)/doc_(\d+)\.png", re.ASCII)
+_LONGEST_SUFFIX = max(map(len, IMAGE_SUFFIXES))
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,14 @@ class Places:
             self._found[name] = self._file(name) or self._hub_item(name)
         return self._found[name]
 
+    def known(self, name: str) -> Place | None:
+        """An image that `find` has found before."""
+        return self._found.get(name)
+
     def is_image(self, text: str, *, may_be_text: bool) -> bool:
         """Whether a bare string of the data names an image: it ends as one. may_be_text: of a string with blanks in
         it, for which there is no such file, it is assumed that it is a text."""
-        if not text.lower().endswith(IMAGE_SUFFIXES) or "\n" in text:
+        if not ends_as_image(text) or "\n" in text:
             return False
         if not may_be_text or not any(map(str.isspace, text)):
             return True
@@ -92,7 +98,9 @@ class Places:
         try:
             path = self._images.path(inside.replace(os.sep, "/"), "")
         except UserError:
-            raise BadContentError(f"the image path {name!r} leads out of --root {self.root}") from None
+            raise BadContentError(
+                f"the image path {name!r} leads out of --root {self.root}; give a folder above it as --root"
+            ) from None
         if self._images.members is None:
             return path if os.path.isfile(path) else None
         return path if path.removeprefix("zip://").partition("::")[0] in self._images.members else None
@@ -102,16 +110,23 @@ class Places:
         if match is None:
             raise BadContentError(f"there is no image {name} in --root {self.root}")
         owner, repo, split, item = match.groups()
-        table = self._split(f"{owner}/{repo}", split)
+        table = self._split(f"{owner}/{repo}", split, name)
         if int(item) >= len(self.tables[table]):
             raise BadContentError(
                 f"there is no item {int(item)} in the split {split} of {owner}/{repo}; it has {len(self.tables[table])}"
             )
         return TableItem(table, int(item))
 
-    def _split(self, hub_name: str, split: str) -> int:
+    def _local_copy(self, hub_name: str, name: str) -> str:
+        try:
+            return local_copy(hub_name, self.data_root)
+        except UserError as error:
+            raise UserError(f"there is no image {name} in --root {self.root}, and {error}") from None
+
+    def _split(self, hub_name: str, split: str, name: str) -> int:
+        """name: of an image in it, for messages."""
         if (hub_name, split) not in self._splits:
-            data = open_split(local_copy(hub_name, self.data_root), split)
+            data = open_split(self._local_copy(hub_name, name), split)
             columns = image_columns(data)
             if not columns:
                 raise UserError(f"the split {split} of {hub_name} has no images; its columns are {data.column_names}")
@@ -120,14 +135,23 @@ class Places:
         return self._splits[hub_name, split]
 
 
+def ends_as_image(text: str) -> bool:
+    return text[-_LONGEST_SUFFIX:].lower().endswith(IMAGE_SUFFIXES)
+
+
 def local_copy(hub_name: str, data_root: str) -> str:
-    """The folder of a data set below `data_root`. Raises UserError where there is none: nothing is fetched."""
-    tried = [os.path.join(data_root, hub_name), os.path.join(data_root, hub_name.rpartition("/")[2])]
+    """The folder of a data set below `data_root`. Raises UserError for what is no name of the hub, and where there is
+    no such folder: nothing is fetched."""
+    if not _HUB_NAME.fullmatch(hub_name):
+        raise UserError(
+            f"{hub_name!r} is no name of a data set of the hub; expected owner/name. A folder or a file goes by --data"
+        )
+    tried = list(dict.fromkeys(os.path.join(data_root, name) for name in (hub_name, hub_name.rpartition("/")[2])))
     for folder in tried:
         if os.path.isdir(folder):
             return folder
     raise UserError(
-        f"no local copy of the data set {hub_name}: there is neither {tried[0]} nor {tried[1]}. Copy it "
+        f"no local copy of the data set {hub_name}: there is no {' and no '.join(tried)}. Copy it "
         f"(hf download {hub_name} --repo-type dataset --local-dir {tried[0]}), or say where it is with --data-root."
     )
 

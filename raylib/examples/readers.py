@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raylib import storage
 from raylib.errors import UserError
 from raylib.examples.forms import EXPECTED, Embedded, is_known
 from raylib.examples.places import Places, TableItem, image_columns, local_copy, open_split, undecoded
 from raylib.store.arrow_text import kind_of
+from raylib.store.unicode import is_unicode
 
 if TYPE_CHECKING:
     import datasets
@@ -20,6 +26,7 @@ _SUFFIXES = (".parquet", ".jsonl", ".ndjson")
 _READ = ("query", "pos", "image", "negs", "neg", "qry", "qry_image_path")
 _READ_TOO = ("pos_text", "pos_image_path", "neg_text", "neg_image_path")
 _CHUNK_ROWS = 1000
+_SHARD = re.compile(r".*-\d{5}-of-\d{5}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -47,12 +54,14 @@ def read_rows(
     for path, short in zip(data, names, strict=True):
         name = path if names.count(short) > 1 else short
         full = os.path.abspath(os.path.expanduser(path))
+        if storage.is_remote(path):
+            raise UserError(f"--data {path}: training data is read from local files; copy it to this machine")
         if os.path.isdir(full):
             yield from _folder(full, name, split, places)
         elif not os.path.exists(full):
             raise UserError(f"--data {path} does not exist")
         else:
-            yield from _file(full, name, _stem(short), places)
+            yield from _file(full, name, _dataset_of(full), places)
     if hub_name is not None:
         yield from _data_set(local_copy(hub_name, places.data_root), hub_name, hub_name, split, places)
 
@@ -62,14 +71,18 @@ def _file(path: str, name: str, dataset: str, places: Places) -> Iterator[RawRow
     from datasets.exceptions import DatasetsError
 
     suffix = os.path.splitext(path)[1].lower()
+    if not is_unicode(name):  # it is in the ids of its examples, and in all that is written of them
+        raise UserError(f"the name of the file {name!r} is no UTF-8; give it another name")
     if suffix not in _SUFFIXES:
         raise UserError(f"{path}: this kind of file is not read; expected {', '.join(_SUFFIXES)}, or a folder")
     if suffix != ".parquet":
         yield from _lines(path, name, dataset)
         return
     try:
+        if not pq.read_metadata(path).num_rows:  # `datasets` stumbles over it
+            return
         table: Any = datasets.load_dataset("parquet", data_files=[path], split="train")
-    except (ValueError, OSError, DatasetsError) as error:
+    except (ValueError, OSError, pa.ArrowException, DatasetsError) as error:
         cause = " ".join(str(error.__cause__ or error).split())
         raise UserError(f"{path} cannot be read: {cause}") from error
     yield from _table(table, path, name, dataset, places)
@@ -101,7 +114,7 @@ def _table(
     data: datasets.Dataset, path: str, name: str, dataset: str, places: Places, item_name: str = ""
 ) -> Iterator[RawRow]:
     """item_name: `owner/name/split` where its images can be named by it."""
-    if not is_known(data.column_names):
+    if not is_known(tuple(data.column_names)):
         raise UserError(f"{path}: its columns are {', '.join(data.column_names)}; expected {EXPECTED}")
     schema = data.features.arrow_schema
     odd = [c for c in schema.names if c in (*_READ, *_READ_TOO) and kind_of(schema.field(c).type) == "other"]
@@ -188,6 +201,13 @@ def _configs(folder: str) -> list[str | None]:
         except (ValueError, OSError, DatasetsError) as error:
             raise UserError(f"{folder} cannot be read as a data set: {' '.join(str(error).split())}") from error
     return [None]
+
+
+def _dataset_of(path: str) -> str:
+    """A part of a data set, like train-00000-of-00002.parquet, goes by the folder of all its parts."""
+    stem = _stem(os.path.basename(path))
+    above = [part for part in path.split(os.sep)[:-1] if part not in ("", "data")]
+    return above[-1] if above and _SHARD.fullmatch(stem) else stem
 
 
 def _stem(name: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from raylib.evaluate.contents import Source
 from raylib.examples.places import Place, TableItem
@@ -36,22 +38,28 @@ class Side:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def same_content(self) -> np.ndarray:
-        """int64 [m]: equal for contents that look the same to a model, whatever the data calls them. Every image is
-        read once; its digest is kept for the plan."""
-        numbers: dict[tuple[bytes, ...], int] = {}
-        groups = np.zeros(len(self), np.int64)
+    def digests(self) -> list[bytes]:
+        """[m]: equal for contents, of either side, that look the same to a model, whatever the data calls them. Every
+        image is read once; its digest is kept for the plan."""
+        found = [b""] * len(self)
         for fields, rows in self.source.kinds().items():
-            digests = self.source.digests(fields)
+            by_field = self.source.digests(fields)
             for row in rows:
-                name = (repr(fields).encode(), *(digests[row][f] for f in fields))
-                groups[row] = numbers.setdefault(name, len(numbers))
-        return groups
+                found[row] = b"".join(f"{name}:".encode() + by_field[row][name] for name in sorted(fields))
+        return found
+
+    def take(self, rows: np.ndarray) -> Side:
+        """Some of them, int64. Nothing is read."""
+        source, chosen = self.source, rows.tolist()
+        present = None if source.present is None else [source.present[i] for i in chosen]
+        texts, images = (None if part is None else part.select(chosen) for part in (source.texts, source.images))
+        kept = Source(source.name, [source.ids[i] for i in chosen], texts, images, source.required, present)
+        return Side([self.texts[i] for i in chosen], [self.images[i] for i in chosen], kept)
 
 
 @dataclass
 class SideBuilder:
-    """Collects distinct contents in the order in which they come. name: of the source, for a person."""
+    """Collects distinct contents in the order in which they come, until `finish`. name: of the source, for a person."""
 
     name: str
     _at: dict[Cell, int] = field(default_factory=dict)
@@ -66,26 +74,44 @@ class SideBuilder:
 
     def finish(self, tables: list[datasets.Dataset]) -> Side:
         """tables: see `Places.tables`."""
-        import datasets as library
-
         cells = list(self._at)
-        texts = [clean_text(cell.text) for cell in cells]
+        self._at = {}  # what tells contents apart is as large as they are
+        # A text without a placeholder is not copied: there may be gigabytes of them.
+        texts = [clean_text(cell.text) if "<|image" in cell.text else cell.text for cell in cells]
         present = [_present(text, cell.place) for text, cell in zip(texts, cells, strict=True)]
-        has = {name for names in set(present) for name in names}
+        kinds = set(present)
+        has = {name for names in kinds for name in names}
         columns: dict[str, Any] = {"texts": None, "images": None}
         if "text" in has:
-            features = library.Features({"text": library.Value("large_string")})
-            columns["texts"] = library.Dataset.from_dict({"text": texts}, features=features)
+            columns["texts"] = _text_column(texts)
         if "image" in has:
             columns["images"] = image_column([cell.place for cell in cells], tables)
-        mixed = present if len(set(present)) > 1 else None
+        mixed = present if len(kinds) > 1 else None
         source = Source(self.name, self._ids, present=mixed, **columns)
         return Side([cell.text for cell in cells], [cell.image for cell in cells], source)
 
 
 def _present(text: str, place: Place | None) -> tuple[str, ...]:
     """A content with neither is a text that is empty: that is reported when it is encoded."""
-    return (*(("text",) if text or place is None else ()), *(("image",) if place is not None else ()))
+    if place is None:
+        return ("text",)
+    return ("text", "image") if text else ("image",)
+
+
+def _text_column(texts: list[str]) -> datasets.Dataset:
+    import datasets
+
+    features = datasets.Features({"text": datasets.Value("large_string")})
+    return _column("text", pa.array(texts, pa.large_string()), features)
+
+
+def _column(name: str, cells: pa.Array, features: datasets.Features) -> datasets.Dataset:
+    """Of what Arrow holds already: `Dataset.from_dict` looks at every cell, and a fingerprint that is not given is made
+    of a copy of the whole table."""
+    import datasets
+
+    table: Any = pa.table({name: cells})
+    return datasets.Dataset(table, datasets.DatasetInfo(features=features), fingerprint=uuid.uuid4().hex[:16])
 
 
 def image_column(places: list[Place | None], tables: list[datasets.Dataset]) -> datasets.Dataset:
@@ -95,8 +121,11 @@ def image_column(places: list[Place | None], tables: list[datasets.Dataset]) -> 
 
     features = datasets.Features({"image": datasets.Image(decode=False)})
     files = [row for row, place in enumerate(places) if not isinstance(place, TableItem)]
-    cells = [{"bytes": None, "path": places[row]} if places[row] is not None else None for row in files]
-    parts = [datasets.Dataset.from_dict({"image": cells}, features=features)] if files else []
+    paths: pa.Array = pa.array([places[row] for row in files], pa.string())
+    cells = pa.StructArray.from_arrays(
+        [pa.nulls(len(files), pa.binary()), paths], ["bytes", "path"], mask=paths.is_null()
+    )
+    parts = [_column("image", cells, features)] if files else []
     order = list(files)
     by_table: dict[int, list[tuple[int, int]]] = {}
     for row, place in enumerate(places):

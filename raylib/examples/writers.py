@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from raylib import storage
 from raylib.errors import UserError
-from raylib.evaluate.pixel_files import IMAGE_SUFFIXES
 from raylib.examples.examples import Examples
+from raylib.examples.places import ends_as_image
 from raylib.examples.sides import Side
 
 _CHUNK_ROWS = 10_000
@@ -92,7 +92,7 @@ def _cell(side: Side, row: int) -> str | dict[str, str]:
         return image
     if image:
         return {"text": text, "image": image}
-    return {"text": text} if text.lower().endswith(IMAGE_SUFFIXES) else text
+    return {"text": text} if ends_as_image(text) else text
 
 
 def _rows(examples: Examples, mined: Mined) -> Iterator[tuple[int, slice, list[int]]]:

@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from raylib.errors import UserError
 from raylib.mine.assemble import assemble
+from raylib.mine.comparison import Comparison, DenseComparison
 from raylib.mine.duplicates import same_examples
 from raylib.mine.graph import Graph, either_graph, joined_graphs, mutual_graph, wanted_window
-from raylib.mine.neighbours import nearest
+from raylib.mine.neighbours import Method as SearchMethod
+from raylib.mine.neighbours import SearchFacts, ranked_documents
 from raylib.mine.partition import Method, partition
-from raylib.mine.plans import NO_EXAMPLE, filled, members_of, shuffled
-from raylib.mine.vectors import checked_positives, unit_sides
+from raylib.mine.plans import NO_EXAMPLE, SPLIT_ABOVE, Remainder, check_sizes, filled, members_of, shuffled
+from raylib.mine.split import Run
+from raylib.mine.vectors import Vectors, checked_positives
 
 
 @dataclass(frozen=True)
 class Plan:
     """batches int64 [n_batches, batch_size]: examples, -1 where a last batch is short. clusters int64 [n]: of each
     example, -1 for one that was dropped. graph: the mutual edges that were cut, over all examples. same int64 [n]:
-    duplicates have one number. excluded int64 [n, at most skip_top]: the first documents of each query, -1 where
-    fewer."""
+    duplicates have one number. excluded [n, skip_top] and window [n, neighbours]: the first documents of each query and
+    those that follow, -1 where there are fewer. searches: how neighbours were found, by group. seconds: by stage."""
 
     batches: np.ndarray
     clusters: np.ndarray
     graph: Graph
     same: np.ndarray
     excluded: np.ndarray
+    window: np.ndarray
+    searches: dict[Any, SearchFacts]
+    seconds: dict[str, float]
 
 
 def b3_batches(queries: np.ndarray, documents: np.ndarray, *, batch_size: int, **settings: Any) -> np.ndarray:
-    """int64 [n_batches, batch_size]: the batches of `b3_plan`, which says what the settings are."""
+    """int64 [n_batches, batch_size]: the batches of `b3_plan`."""
     return b3_plan(queries, documents, batch_size=batch_size, **settings).batches
 
 
@@ -43,6 +50,25 @@ def b3_plan(
     *,
     batch_size: int,
     positives: np.ndarray | None = None,
+    search: SearchMethod = "auto",
+    recall: float = 0.99,
+    seed: int = 0,
+    **settings: Any,
+) -> Plan:
+    """`plan_batches` over arrays: queries [n, d] and documents [m, d], float vectors of the teacher, of any length:
+    they are compared by cosine. positives [n]: the document of each query; by default document i belongs to query i.
+    search, recall: how neighbours are found, as `raylib.mine.neighbours.neighbours` takes its method and recall."""
+    sides = Vectors.of(queries, "query"), Vectors.of(documents, "document")
+    return plan_batches(
+        DenseComparison(*sides, search, recall, seed), positives, batch_size=batch_size, seed=seed, **settings
+    )
+
+
+def plan_batches(
+    comparison: Comparison,
+    positives: np.ndarray | None,
+    *,
+    batch_size: int,
     cluster_size: int = 32,
     skip_top: int | Mapping[Any, int] = 30,
     neighbours: int = 100,
@@ -51,16 +77,18 @@ def b3_plan(
     groups: Sequence[Any] | np.ndarray | None = None,
     contents: Sequence[Any] | np.ndarray | None = None,
     duplicate_similarity: float | None = 0.99,
-    remainder: Literal["short", "drop"] = "short",
+    remainder: Remainder = "short",
     allow_duplicates: bool = False,
+    split_above: int = SPLIT_ABOVE,
+    run: Run = map,
 ) -> Plan:
     """One epoch of batches, each of batch_size / cluster_size clusters by chance.
 
-    queries [n, d] and documents [m, d]: float vectors of the teacher; they are normalised here. positives [n]: the
-    document of each query; by default document i belongs to query i. For each query all documents of its group are
-    ranked; the first skip_top (a number, or one for each group) are left out, the next `neighbours` kept, and examples
-    are joined where each one's document is kept by the other. The graph is cut by `method` (see
-    `raylib.mine.partition`). groups [n]: the dataset of each example; a batch holds one of them.
+    For each query all documents of its group are ranked; the first skip_top (a number, or one for each group) are left
+    out, the next `neighbours` kept, and examples are joined where each one's document is kept by the other. The graph
+    is cut by `method` (see `raylib.mine.partition`). groups [n]: the dataset of each example; a batch holds one of
+    them. split_above: a graph of more examples is cut in pieces, which `run` may have cut elsewhere (see
+    `raylib.mine.split`).
 
     Every cluster has exactly cluster_size examples. The rule for what remains, in each group: n mod cluster_size
     examples form one smaller cluster; it and the clusters that fill no batch form one last batch, short, whose other
@@ -71,34 +99,57 @@ def b3_plan(
     kept apart by exchanges of single examples. The same arguments give the same batches; those of groups are in an
     order by chance, with the short ones last.
 
-    Raises UserError for vectors that cannot be compared, sizes that do not divide, a group with fewer examples than a
-    batch or no more documents than skip_top, and where duplicates are so many that some must meet, unless
-    allow_duplicates.
+    Memory beyond the comparison's: 4 bytes for each of n × (skip_top + neighbours) ranks, about 20 for each edge of the
+    graph, and METIS's own. Raises UserError for vectors that cannot be compared, sizes that do not divide, a group with
+    fewer examples than a batch or no more documents than skip_top, and where duplicates are so many that some must
+    meet, unless allow_duplicates.
     """
+    n = comparison.n_queries
     check_sizes(batch_size, cluster_size)
     if neighbours < 1:
         raise UserError(f"neighbours is {neighbours}; expected 1 or more")
-    if contents is not None and len(contents) != len(queries):
-        raise UserError(f"there are {len(contents)} contents for {len(queries)} examples; expected one for each")
-    queries, documents = unit_sides(queries, documents)
-    positives = checked_positives(len(queries), len(documents), positives)
-    same = same_examples(queries, documents, positives, duplicate_similarity, contents)
-    settings = _Settings(batch_size, cluster_size, neighbours, method, allow_duplicates)
+    if contents is not None and len(contents) != n:
+        raise UserError(f"there are {len(contents)} contents for {n} examples; expected one for each")
+    positives = checked_positives(n, comparison.n_documents, positives)
+    members = members_of(groups, n, batch_size)
+    skips = {name: _skip_of(skip_top, name) for name in members}
+    clock = Clock()
+    same = same_examples(comparison, positives, duplicate_similarity, contents)
+    clock.add("duplicates")
+    settings = _Settings(batch_size, cluster_size, neighbours, method, allow_duplicates, split_above, run)
     found = []
-    for number, (name, rows) in enumerate(members_of(groups, len(queries), batch_size).items()):
-        skip = _skip_of(skip_top, name)
-        held, positive = np.unique(positives[rows], return_inverse=True)
-        of_group = _plan_group(queries[rows], documents[held], positive, same[rows], skip, settings, seed + number)
-        found.append((rows, held, of_group))
-    clusters = np.full(len(queries), -1, dtype=np.int64)
-    excluded = np.full((len(queries), max(g.excluded.shape[1] for _, _, g in found)), -1, dtype=np.int64)
-    for rows, held, group in found:
+    for number, (name, rows) in enumerate(members.items()):
+        planned = _plan_group(comparison, rows, positives, same, skips[name], settings, seed + number, clock)
+        found.append((rows, planned))
+    clusters = np.full(n, NO_EXAMPLE, dtype=np.int64)
+    for rows, group in found:
         clusters[rows] = group.clusters + 1 + clusters.max()
-        excluded[rows, : group.excluded.shape[1]] = np.where(group.excluded < 0, -1, held[group.excluded])
-    batches = shuffled([filled(rows[g.places], batch_size, remainder) for rows, _, g in found], seed)
-    clusters[np.setdiff1d(np.arange(len(queries)), batches)] = NO_EXAMPLE
-    graph = joined_graphs([(rows, g.graph) for rows, _, g in found], len(queries))
-    return Plan(batches, clusters, graph, same, excluded)
+    batches = shuffled([filled(rows[g.places], batch_size, remainder) for rows, g in found], seed)
+    clusters[np.setdiff1d(np.arange(n), batches)] = NO_EXAMPLE
+    return Plan(
+        batches,
+        clusters,
+        joined_graphs([(rows, g.graph) for rows, g in found], n),
+        same,
+        _joined_ranks([(rows, g.excluded) for rows, g in found], n),
+        _joined_ranks([(rows, g.window) for rows, g in found], n),
+        {name: g.search for name, (_, g) in zip(members, found, strict=True)},
+        clock.seconds,
+    )
+
+
+class Clock:
+    """Wall seconds by stage; what is added again adds up."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def add(self, stage: str) -> None:
+        """What passed since the last call belongs to this stage."""
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
+        self._last = now
 
 
 @dataclass(frozen=True)
@@ -108,57 +159,78 @@ class _Settings:
     neighbours: int
     method: Method
     allow_duplicates: bool
+    split_above: int
+    run: Run
 
 
 @dataclass(frozen=True)
 class _GroupPlan:
-    """Examples and documents counted within their group. places int64 [n]: batch by batch, the last one short."""
+    """Examples are counted within their group, documents among all. places int64 [n]: batch by batch, the last one
+    short."""
 
     places: np.ndarray
     clusters: np.ndarray
     graph: Graph
     excluded: np.ndarray
+    window: np.ndarray
+    search: SearchFacts
 
 
 def _plan_group(
-    queries: np.ndarray,
-    documents: np.ndarray,
+    comparison: Comparison,
+    rows: np.ndarray,
     positives: np.ndarray,
     same: np.ndarray,
     skip: int,
     settings: _Settings,
     seed: int,
+    clock: Clock,
 ) -> _GroupPlan:
-    ranked = nearest(queries, documents, min(len(documents), skip + settings.neighbours))[1]
-    graph = mutual_graph(wanted_window(ranked, skip, settings.neighbours), positives, same)
-    excluded = ranked[:, :skip]
+    whole = len(rows) == comparison.n_queries
+    held = np.unique(positives[rows])
+    search = comparison.nearest(
+        skip + settings.neighbours,
+        None if whole else rows,
+        None if len(held) == comparison.n_documents else held,
+    )
+    ranked = ranked_documents(search, len(rows), comparison.n_documents)
+    clock.add("search")
+    excluded, window = ranked[:, :skip], wanted_window(ranked, skip, settings.neighbours)
+    positives, same = positives[rows], np.unique(same[rows], return_inverse=True)[1]
+    graph = mutual_graph(window, positives, same)
+    clock.add("graph")
+    by_vectors = settings.method == "balanced-kmeans" or len(graph) > settings.split_above
     clusters = partition(
         graph,
         settings.cluster_size,
         method=settings.method,
         seed=seed,
         avoided=either_graph(excluded, positives) if settings.method == "signed-growth" else None,
-        vectors=documents[positives] if settings.method == "balanced-kmeans" else None,
+        vectors=comparison.single("document").take(positives) if by_vectors else None,
+        split_above=settings.split_above,
+        run=settings.run,
     )
+    clock.add("partition")
     places, clusters = assemble(
         graph,
         clusters,
-        np.unique(same, return_inverse=True)[1],
+        same,
         batch_size=settings.batch_size,
         seed=seed,
         allow_duplicates=settings.allow_duplicates,
     )
-    return _GroupPlan(places, clusters, graph, excluded)
+    clock.add("assemble")
+    return _GroupPlan(places, clusters, graph, excluded, window, search.facts)
 
 
-def check_sizes(batch_size: int, cluster_size: int) -> None:
-    """Raises UserError where clusters do not fill a batch."""
-    if cluster_size < 1 or batch_size < cluster_size or batch_size % cluster_size:
-        below = max(1, cluster_size) * max(1, batch_size // max(1, cluster_size))
-        raise UserError(
-            f"batch_size is {batch_size} and cluster_size {cluster_size}; expected a batch_size that is a multiple of "
-            f"cluster_size, e.g. {below} or {below + max(1, cluster_size)}"
-        )
+def _joined_ranks(parts: Sequence[tuple[np.ndarray, np.ndarray]], n: int) -> np.ndarray:
+    """[n, widest] of the ranks of groups, each [rows, width] with its rows; -1 where a group has fewer."""
+    if len(parts) == 1:
+        return parts[0][1]
+    found = np.full((n, max(ranks.shape[1] for _, ranks in parts)), -1, dtype=parts[0][1].dtype)
+    for rows, ranks in parts:
+        found[rows, : ranks.shape[1]] = ranks
+    return found
 
 
 def _skip_of(skip_top: int | Mapping[Any, int], group: Any) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -28,6 +28,10 @@ class Comparison(Protocol):
     def n_queries(self) -> int: ...
     @property
     def n_documents(self) -> int: ...
+    @property
+    def find(self) -> Find:
+        """What finds neighbours among the vectors of `single`."""
+        ...
 
     def nearest(self, k: int, queries: np.ndarray | None = None, documents: np.ndarray | None = None) -> Neighbours:
         """The k best of `documents` (ascending positions; None for all) for each of `queries` (None for all). What it
@@ -96,6 +100,5 @@ class DenseComparison:
     def block(self, queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
         return self.queries[queries] @ self.documents[documents].T
 
-    def single(self, role: Literal["query", "document"]) -> Vectors:
-        side = self.queries if role == "query" else self.documents
-        return side if side.unit else Vectors(side.values, side.name, rows=side.rows)
+    def single(self, role: Role) -> Vectors:
+        return replace(self.queries if role == "query" else self.documents, unit=True)

@@ -5,13 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from raylib.errors import UserError
 
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
 _BLOCK = 2**21
 """Pairs looked at at a time: about 100 MB of temporary arrays."""
+
+_PIECE = 2**17
+"""Nodes whose edges are looked at at a time."""
 
 _EXAMPLES_OF_A_DOCUMENT = 4
 """A document that is the positive of many examples (a class) stands for at most so many of them in a neighbour list;
@@ -20,8 +27,9 @@ each reader of the list meets others, so that the graph stays sparse and no exam
 
 @dataclass(frozen=True)
 class Graph:
-    """An undirected graph without weights or loops. indptr int64 [n + 1] and indices int64 [2 × edges]: the neighbours
-    of node i are indices[indptr[i]:indptr[i + 1]], ascending; every edge is there from both of its ends."""
+    """An undirected graph without weights or loops. indptr int64 [n + 1] and indices [2 × edges], int32 where numbers
+    of nodes fit: the neighbours of node i are indices[indptr[i]:indptr[i + 1]], ascending; every edge is there from
+    both of its ends."""
 
     indptr: np.ndarray
     indices: np.ndarray
@@ -35,23 +43,50 @@ class Graph:
 
     @property
     def sources(self) -> np.ndarray:
-        """int64 [2 × edges]: the node each of `indices` is a neighbour of."""
-        return np.repeat(np.arange(len(self)), np.diff(self.indptr))
+        """[2 × edges], as `indices`: the node each of them is a neighbour of."""
+        return np.repeat(np.arange(len(self), dtype=self.indices.dtype), np.diff(self.indptr))
+
+    def pieces(self) -> Iterator[tuple[np.ndarray, slice]]:
+        """(sources, which of `indices`), so many at a time that not all sources are held."""
+        for first in range(0, len(self), _PIECE):
+            stop = min(first + _PIECE, len(self))
+            nodes = np.arange(first, stop, dtype=self.indices.dtype)
+            at = slice(int(self.indptr[first]), int(self.indptr[stop]))
+            yield np.repeat(nodes, np.diff(self.indptr[first : stop + 1])), at
 
     def cut(self, part: np.ndarray) -> float:
         """The share of edges between nodes of different parts (part int64 [n]); 0 where there are no edges."""
-        return float(np.mean(part[self.sources] != part[self.indices])) if len(self.indices) else 0.0
+        between = sum(int((part[nodes] != part[self.indices[at]]).sum()) for nodes, at in self.pieces())
+        return between / max(1, len(self.indices))
+
+    def take(self, nodes: np.ndarray) -> Graph:
+        """The graph of some nodes, int64 ascending, and the edges between them; they are numbered anew, in order."""
+        return _pattern(self.matrix()[nodes][:, nodes])
+
+    def matrix(self) -> csr_array:
+        """Sparse [n, n], int8: 1 where there is an edge."""
+        from scipy.sparse import csr_array
+
+        ones = np.ones(len(self.indices), dtype=np.int8)
+        indptr = self.indptr if len(ones) >= 2**31 else self.indptr.astype(self.indices.dtype)
+        return csr_array((ones, self.indices, indptr), shape=(len(self), len(self)))
 
 
 def from_pairs(left: np.ndarray, right: np.ndarray, n_nodes: int) -> Graph:
-    """The graph of these edges (int64 [e] each, in any order and direction, possibly repeated)."""
+    """The graph of these edges (whole numbers [e] each, in any order and direction, possibly repeated)."""
+    from scipy.sparse import coo_array
+
     apart = left != right
     left, right = left[apart], right[apart]
-    keys = np.sort(np.concatenate([left * n_nodes + right, right * n_nodes + left]))
-    keys = keys[np.concatenate([[True], keys[1:] != keys[:-1]])] if len(keys) else keys
-    sources = keys // max(1, n_nodes)
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(sources, minlength=n_nodes))]).astype(np.int64)
-    return Graph(indptr, keys - sources * n_nodes)
+    ones = np.ones(2 * len(left), dtype=np.int8)
+    ends = np.concatenate([left, right]), np.concatenate([right, left])
+    return _pattern(coo_array((ones, ends), shape=(n_nodes, n_nodes)).tocsr())
+
+
+def _pattern(matrix: csr_array) -> Graph:
+    """The graph whose edges are the entries of a symmetric matrix without diagonal, whatever they hold."""
+    matrix.sort_indices()
+    return Graph(matrix.indptr.astype(np.int64, copy=False), matrix.indices)
 
 
 def joined_graphs(graphs: Sequence[tuple[np.ndarray, Graph]], n_nodes: int) -> Graph:
@@ -62,7 +97,7 @@ def joined_graphs(graphs: Sequence[tuple[np.ndarray, Graph]], n_nodes: int) -> G
     for nodes, graph in graphs:
         degrees[nodes] = np.diff(graph.indptr)
     indptr = np.concatenate([[0], np.cumsum(degrees)])
-    indices = np.empty(indptr[-1], dtype=np.int64)
+    indices = np.empty(indptr[-1], dtype=graphs[0][1].indices.dtype)
     for nodes, graph in graphs:
         shift = np.repeat(indptr[nodes] - graph.indptr[:-1], np.diff(graph.indptr))
         indices[shift + np.arange(len(graph.indices))] = nodes[graph.indices]
@@ -85,44 +120,89 @@ def wanted_window(nearest: np.ndarray, skip_top: int, neighbours: int) -> np.nda
 def mutual_graph(window: np.ndarray, positives: np.ndarray, same: np.ndarray | None = None) -> Graph:
     """Examples i and j are joined where the positive of j is in i's window and that of i in j's.
 
-    window int64 [n, w]: documents, distinct in a row, -1 where there are fewer. positives int64 [n]: the document of
-    each example. same int64 [n]: examples of one number are never joined (duplicates; see `raylib.mine.duplicates`).
+    window [n, w]: documents, distinct in a row, -1 where there are fewer. positives int64 [n]: the document of each
+    example. same int64 [n]: examples of one number are never joined (duplicates; see `raylib.mine.duplicates`).
+    Memory: about 10 bytes for each of the n × w documents.
     """
     n = len(window)
-    inside = np.sort(window, axis=1)
-    found = [np.zeros(0, dtype=np.int64)]
-    for i, j in _members(window, positives):
-        kept = _contains(inside, j, positives[i])
-        if same is not None:
-            kept &= same[i] != same[j]
-        found.append(i[kept] * n + j[kept])
-    keys = np.concatenate(found)
-    return from_pairs(keys // max(1, n), keys % max(1, n), n)
+    wanted, shared = _split(window, positives)
+    wanted.data[:] = 1
+    mutual = wanted.multiply(wanted.T.tocsr()).tocsr()
+    del wanted
+    if shared.any():
+        inside = np.sort(window, axis=1)
+        left, right = [], []
+        for i, j in _members(window, positives, shared):
+            kept = _contains(inside, j, positives[i])
+            left.append(i[kept])
+            right.append(j[kept])
+        mutual = mutual + from_pairs(np.concatenate(left), np.concatenate(right), n).matrix()
+    graph = _pattern(mutual)
+    return graph if same is None or len(np.unique(same)) == n else _unjoined(graph, same)
 
 
 def either_graph(lists: np.ndarray, positives: np.ndarray) -> Graph:
     """Examples i and j are joined where the positive of one is in the other's list. Arguments as for `mutual_graph`."""
-    pairs = list(_members(lists, positives))
-    none = np.zeros(0, dtype=np.int64)
-    return from_pairs(
-        np.concatenate([none, *(i for i, _ in pairs)]), np.concatenate([none, *(j for _, j in pairs)]), len(lists)
-    )
+    wanted, shared = _split(lists, positives)
+    either = wanted + wanted.T.tocsr()
+    if shared.any():
+        left, right = zip(*_members(lists, positives, shared), strict=True)
+        either = either + from_pairs(np.concatenate(left), np.concatenate(right), len(lists)).matrix()
+    return _pattern(either)
 
 
-def _members(lists: np.ndarray, positives: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Blocks of (example i, another example j whose positive is in i's list): int64 [pairs] each."""
-    n, width = lists.shape
-    order = np.argsort(positives, kind="stable")
+def _split(lists: np.ndarray, positives: np.ndarray) -> tuple[csr_array, np.ndarray]:
+    """(sparse [n, n]: the examples in each one's list, of those whose documents are no one else's; bool [n, w]: the
+    other documents that are the positive of an example)."""
+    from scipy.sparse import csr_array
+
+    n = len(lists)
     n_documents = int(max(positives.max(initial=-1), lists.max(initial=-1))) + 1
-    counts = np.bincount(positives, minlength=n_documents)
-    starts = np.cumsum(counts) - counts
-    rows = max(1, _BLOCK // max(1, width))
+    counts = np.bincount(positives, minlength=n_documents + 1)  # the last for -1
+    owner = np.full(n_documents + 1, -1, dtype=np.int32 if n < 2**31 else np.int64)
+    owner[positives] = np.arange(n)
+    owner[counts > 1] = -1
+    alone = counts[positives] == 1
+    shared = np.zeros(lists.shape, dtype=bool)
+    columns, lengths = [], [np.zeros(1, dtype=np.int64)]
+    rows = max(1, _BLOCK // max(1, lists.shape[1]))
     for first in range(0, n, rows):
-        block = lists[first : first + rows]
-        reader = np.repeat(np.arange(first, first + len(block)), width)
-        document = block.ravel()
+        block, here = lists[first : first + rows], np.arange(first, min(first + rows, n))
+        examples = np.where(alone[here, None], owner[block], -1)
+        examples[examples == here[:, None]] = -1
+        shared[here] = (counts[block] > 1) | (~alone[here, None] & (counts[block] > 0))
+        examples.sort(axis=1)
+        kept = examples >= 0
+        columns.append(examples[kept])
+        lengths.append(kept.sum(axis=1))
+    indptr = np.cumsum(np.concatenate(lengths))
+    indices = np.concatenate(columns) if columns else owner[:0]
+    matrix = csr_array((np.ones(len(indices), dtype=np.int8), indices, indptr.astype(indices.dtype)), shape=(n, n))
+    matrix.has_canonical_format = True
+    return matrix, shared
+
+
+def _unjoined(graph: Graph, same: np.ndarray) -> Graph:
+    """Without the edges between nodes of one number."""
+    kept = np.concatenate([same[part] != same[graph.indices[at]] for part, at in graph.pieces()])
+    counts = np.add.reduceat(np.append(kept, False).astype(np.int64), graph.indptr[:-1])
+    counts[np.diff(graph.indptr) == 0] = 0
+    return Graph(np.concatenate([[0], np.cumsum(counts)]), graph.indices[kept])
+
+
+def _members(lists: np.ndarray, positives: np.ndarray, chosen: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Blocks of (example i, another example j whose positive is one of the chosen documents, bool [n, w], of i's list):
+    int64 [pairs] each."""
+    order = np.argsort(positives, kind="stable")
+    counts = np.bincount(positives, minlength=int(max(positives.max(initial=-1), lists.max(initial=-1))) + 1)
+    starts = np.cumsum(counts) - counts
+    rows = max(1, _BLOCK // max(1, lists.shape[1]))
+    for first in range(0, len(lists), rows):
+        reader, column = np.nonzero(chosen[first : first + rows])
+        document = lists[first : first + rows][reader, column]
+        reader += first
         for turn in range(min(_EXAMPLES_OF_A_DOCUMENT, int(counts.max(initial=0)))):
-            more = (document >= 0) & (counts[document] > turn)
+            more = counts[document] > turn
             i, d = reader[more], document[more]
             # Of a document with more examples than turns, each reader takes others.
             j = order[starts[d] + (turn + np.where(counts[d] > _EXAMPLES_OF_A_DOCUMENT, i, 0)) % counts[d]]

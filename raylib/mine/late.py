@@ -7,7 +7,7 @@ mean of the tokens, one vector a content, and only those are compared by MaxSim;
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -48,13 +48,14 @@ class LateComparison:
     candidates: None compares every document; a number, at least the k that is asked for, compares so many of each
     query, the nearest by inner product of the mean vectors of `single`. method, recall, seed, find: how these are
     searched, as `neighbours` takes them. `Neighbours.facts` then has the share of the exact k best that were found, the
-    mean over up to 100 queries, which are searched by `stage` as well whenever `nearest` is asked.
+    mean over up to 100 queries, which are searched by `stage` as well whenever `nearest` is asked. folder: where mean
+    vectors lie while they are used, in a file that is gone with this process; None for the system's temporary folder.
 
-    Memory: up to 16,384 queries of together 256 MiB of tokens, with 4,194,304 cells of their result (about 60 bytes
-    each while they merge); three blocks of documents of 64 MiB, or one part of the store where that is larger; 256 MiB
+    Memory: up to 16,384 queries of together 256 MiB of tokens, with 2²² cells of their result (about 100 bytes each
+    while they are ordered); three blocks of documents of 64 MiB, or one part of the store where that is larger; 256 MiB
     of working memory. Mean vectors, 4 · dim bytes a content, are computed once, kept in the store beside the tokens,
-    and read through a temporary file mapped into memory; searching them takes what `neighbours` states. Of a content
-    with more tokens than a block holds, all tokens are in memory.
+    and mapped into memory; searching them takes what `neighbours` states. Of a content with more tokens than a block
+    holds, all tokens are in memory.
 
     Raises StoreError for keys that are not stored. Raises UserError for an empty side, a content without a vector and
     contents of different dimensions, at once; for a content with numbers that are not finite, when it is read. They are
@@ -71,6 +72,7 @@ class LateComparison:
     recall: float = 0.99
     seed: int = 0
     find: Find = neighbours
+    folder: str | None = None
 
     def __post_init__(self) -> None:
         if not len(self.query_keys) or not len(self.document_keys):
@@ -100,12 +102,12 @@ class LateComparison:
         if not len(document_N):
             raise UserError("there are no documents to search among; give at least one")
         k = min(k, len(document_N))
-        if self.candidates is None:
+        if self.candidates is None or self.candidates >= len(document_N):
             return Neighbours(k, SearchFacts("exact"), lambda: self._exact(k, query_Q, document_N))
         if self.candidates < k:
             raise UserError(
-                f"--candidates is {self.candidates}, and the {k} nearest documents of every query are needed; give at "
-                f"least {k}, better some times as many, or leave it out to compare every document"
+                f"--candidates is {self.candidates} and {k} neighbours are looked for; expected at least {k}, better "
+                "some times as many, or none to compare everything"
             )
         search = self._candidates(query_Q, document_N, self.method)
         facts = self._facts(k, query_Q, document_N, search.facts)
@@ -143,11 +145,11 @@ class LateComparison:
 
     @cached_property
     def _query_means(self) -> Vectors:
-        return mean_vectors(self.shelf, self.query_keys, "query")
+        return mean_vectors(self.shelf, self.query_keys, "query", self.folder)
 
     @cached_property
     def _document_means(self) -> Vectors:
-        return mean_vectors(self.shelf, self.document_keys, "document")
+        return mean_vectors(self.shelf, self.document_keys, "document", self.folder)
 
     @cached_property
     def _query_tokens(self) -> np.ndarray:
@@ -172,7 +174,7 @@ class LateComparison:
     ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         document_keys, owners = _distinct([self.document_keys[n] for n in documents.tolist()])
         document_ids, cache = [str(n) for n in documents.tolist()], CorpusCache()
-        for run in self._runs(queries, max(1, min(_QUERIES, _RESULT_CELLS // k))):
+        for run in self._runs(queries, _at_once(k)):
             some = queries[run].tolist()
             query_keys, query_owners = _distinct([self.query_keys[q] for q in some])
             found = self.stage(
@@ -207,7 +209,7 @@ class LateComparison:
     ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         for first, _, found in search.blocks():
             rows = queries[first : first + len(found)]
-            for run in self._runs(rows, _QUERIES):
+            for run in self._runs(rows, _at_once(found.shape[1])):
                 yield first + run.start, *self._best(rows[run], found[run], k)
 
     def _best(self, queries: np.ndarray, found_QN: np.ndarray, k: int) -> Found:
@@ -226,7 +228,7 @@ class LateComparison:
         found = np.concatenate([found for _, _, found in self._rescored(search, k, sample)])
         exact = np.concatenate([found for _, _, found in self._exact(k, sample, documents)])
         share = recall_of(found, exact)[k]
-        return SearchFacts("pooled", share, len(sample), found_by.lists, found_by.visited, self.candidates or 0)
+        return replace(found_by, method="pooled", recall=share, sampled=len(sample), candidates=self.candidates or 0)
 
     def _scored(self, query_P: np.ndarray, document_P: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(which of the pairs, their scores), by blocks of documents; the queries are held."""
@@ -240,6 +242,11 @@ class LateComparison:
         """documents: distinct. A block's contents are positions among all documents."""
         pieces = self.shelf.scan([self.document_keys[n] for n in documents.tolist()])
         return blocks(((documents[positions], vectors) for positions, vectors in pieces), "maxsim")
+
+
+def _at_once(width: int) -> int:
+    """How many queries have a result, so many documents each, that can be held."""
+    return max(1, min(_QUERIES, _RESULT_CELLS // width))
 
 
 def _distinct(keys: Sequence[bytes]) -> tuple[list[bytes], np.ndarray]:

@@ -16,13 +16,13 @@ _MEANS_BYTES = 64 * 2**20
 """Means that are written at a time."""
 
 
-def mean_vectors(shelf: Shelf, keys: Sequence[bytes], role: Role) -> Vectors:
+def mean_vectors(shelf: Shelf, keys: Sequence[bytes], role: Role, folder: str | None = None) -> Vectors:
     """[n, dim] float32: the mean of the tokens of every content, of length 1, in the order of `keys`; in a temporary
-    file that is mapped into memory. They lie on a shelf of their own, under the same keys; what is missing there is
-    computed from `shelf`, 64 MiB of tokens at a time.
+    file in `folder` (None: the system's) that is mapped into memory. They lie on a shelf of their own, under the same
+    keys; what is missing there is computed from `shelf`, 64 MiB of tokens at a time.
 
     Raises UserError, naming `role` and position, for a content that has no mean: without tokens, with numbers that are
-    not finite, or with tokens that add up to zero.
+    not finite, or with tokens that add up to zero; and on a full disk.
     """
     means = shelf.derived("mean")
     means.refresh()
@@ -33,7 +33,7 @@ def mean_vectors(shelf: Shelf, keys: Sequence[bytes], role: Role) -> Vectors:
         means.describe({"derived from": shelf.fingerprint, "tokens": "their mean, of length 1"})
         positions = np.fromiter(missing.values(), dtype=np.int64)
         _store_means(means, ((positions[at], found) for at, found in shelf.scan(list(missing))), keys, role)
-    with in_order(means, keys, np.dtype(np.float32), None) as vectors:
+    with in_order(means, keys, np.dtype(np.float32), folder) as vectors:
         return Vectors(vectors.dense(), role, shelf=means, keys=keys)
 
 

@@ -9,18 +9,17 @@ contents are told apart by digest and not by text, so that images are covered, a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from raylib.errors import UserError
-from raylib.mine.neighbours import Method, SearchFacts, neighbours, read_rows
+from raylib.mine.comparison import Comparison, DenseComparison
+from raylib.mine.neighbours import Method, SearchFacts
 from raylib.mine.same import Contents, Digests, contents
+from raylib.mine.vectors import Vectors, checked_positives
 
 Sampling = Literal["top", "random"]
-
-_PAIRS = 4096
-"""Queries whose positives are read at a time."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +95,21 @@ def hard_negatives(
     documents: np.ndarray,
     positives: np.ndarray,
     *,
+    method: Method = "auto",
+    recall: float = 0.99,
+    seed: int = 0,
+    **settings: Any,
+) -> HardNegatives:
+    """`mine_negatives` over arrays: queries [n, d], documents [m, d], compared by inner product, so of length 1 for
+    cosine. method, recall, seed: as `raylib.mine.neighbours.neighbours` takes them."""
+    sides = Vectors.of(queries, "query", unit=False), Vectors.of(documents, "document", unit=False)
+    return mine_negatives(DenseComparison(*sides, method, recall, seed), positives, seed=seed, **settings)
+
+
+def mine_negatives(
+    comparison: Comparison,
+    positives: np.ndarray,
+    *,
     k: int = 20,
     num_negatives: int | None = None,
     range_min: int = 0,
@@ -108,47 +122,38 @@ def hard_negatives(
     sampling: Sampling = "top",
     query_contents: Digests | None = None,
     document_contents: Digests | None = None,
-    method: Method = "auto",
-    recall: float = 0.99,
     seed: int = 0,
 ) -> HardNegatives:
     """`num_negatives` (k where it is None) of the k best negatives that are left to each query: the first with "top",
     any with "random", the same in every run of one seed.
 
-    queries [n, d], documents [m, d]: compared by inner product, so of length 1 for cosine. positives int64 [n]: the
-    document of each query; queries may share one. range_max: candidates beside the positives; None for range_min + k,
-    with ten times k where a threshold can remove some, and the largest number of positives of a query besides.
-    absolute_margin, relative_margin, positive_fraction: a negative scores at most the positive's score s less the
-    margin, s - margin · |s|, s - (1 - fraction) · |s|; where a query has several positives, s is the least of theirs. query_contents [n], document_contents [m]: digests, without
-    which every query and every document is a content of its own. method, recall, seed: as `neighbours` takes them.
+    positives int64 [n]: the document of each query; queries may share one. range_max: candidates beside the positives;
+    None for range_min + k, with ten times k where a threshold can remove some, and the largest number of positives of a
+    query besides. absolute_margin, relative_margin, positive_fraction: a negative scores at most the positive's score s
+    less the margin, s - margin · |s|, s - (1 - fraction) · |s|; where a query has several positives, s is the least of
+    theirs. query_contents [n], document_contents [m]: digests, without which every query and every document is a
+    content of its own.
 
-    Memory beyond the arguments: that of `neighbours`, 28 bytes for each result, about 60 for each query or document.
+    Memory beyond the arguments: that of the search, 28 bytes for each result, about 60 for each query or document.
     Raises UserError for a query without positive, settings that leave no candidate, vectors that cannot be compared.
     """
     limits = _Thresholds(absolute_margin, relative_margin, positive_fraction, max_score, min_score)
     wanted = k if num_negatives is None else num_negatives
-    positives = _check_positives(positives, len(queries), len(documents))
-    same = contents(len(queries), len(documents), positives, query_contents, document_contents)
+    n, m = comparison.n_queries, comparison.n_documents
+    positives = checked_positives(n, m, np.asarray(positives))
+    same = contents(n, m, positives, query_contents, document_contents)
     limits.check()
     if range_max is None:
         range_max = range_min + (10 * k if limits.given else k) + same.most_positives
     _check_window(k, wanted, range_min, range_max, sampling)
-    search = neighbours(
-        queries,
-        documents,
-        range_max + same.most_identical,
-        method=method,
-        recall=recall,
-        among=same.first_documents,
-        seed=seed,
-    )
-    own_scores = _pair_scores(queries, documents, positives)
+    among = same.first_documents if len(same.first_documents) < m else None
+    search = comparison.nearest(range_max + same.most_identical, documents=among)
+    own_scores = comparison.pairs(np.arange(n), positives)
     least_scores = same.least(own_scores)
     removed = dict.fromkeys(_reasons(limits, range_min), 0)
     random = np.random.default_rng(seed) if sampling == "random" else None
-    shape = (len(queries), wanted)
-    indices, ranks = np.full(shape, -1, dtype=np.int64), np.full(shape, -1, dtype=np.int64)
-    scores = np.full(shape, -np.inf, dtype=np.float32)
+    indices, ranks = np.full((n, wanted), -1, dtype=np.int64), np.full((n, wanted), -1, dtype=np.int64)
+    scores = np.full((n, wanted), -np.inf, dtype=np.float32)
     for first, found_scores, found in search.blocks():
         rows = np.arange(first, first + len(found))
         left = _remove(rows, found, found_scores, same, limits, least_scores, removed)
@@ -158,24 +163,8 @@ def hard_negatives(
         scores[at + first, place] = found_scores[at, column]
         ranks[at + first, place] = column + 1
     short = int((indices[:, -1] < 0).sum())
-    duplicates = len(documents) - len(same.first_documents)
+    duplicates = m - len(same.first_documents)
     return HardNegatives(indices, scores, ranks, own_scores, removed, short, duplicates, search.facts)
-
-
-def _check_positives(positives: np.ndarray, n: int, m: int) -> np.ndarray:
-    positives = np.asarray(positives)
-    if positives.shape != (n,) or not np.issubdtype(positives.dtype, np.integer):
-        raise UserError(
-            f"positives have the shape {positives.shape} and the type {positives.dtype}; expected one whole number for "
-            f"each of {n} queries, the position of its document"
-        )
-    wrong = np.flatnonzero((positives < 0) | (positives >= m))
-    if len(wrong):
-        raise UserError(
-            f"query {wrong[0]} has no positive: {positives[wrong[0]]} is no position among {m} documents "
-            f"({len(wrong)} such queries); give each its document, or leave them out"
-        )
-    return positives.astype(np.int64)
 
 
 def _check_window(k: int, wanted: int, range_min: int, range_max: int, sampling: str) -> None:
@@ -193,15 +182,6 @@ def _check_window(k: int, wanted: int, range_min: int, range_max: int, sampling:
 def _reasons(limits: _Thresholds, range_min: int) -> list[str]:
     given = [name for name, value in vars(limits).items() if value is not None]
     return ["positive", "same_content", "same_query", *given, *(["range_min"] if range_min else [])]
-
-
-def _pair_scores(queries: np.ndarray, documents: np.ndarray, positives: np.ndarray) -> np.ndarray:
-    scores = np.empty(len(positives), dtype=np.float32)
-    for first in range(0, len(positives), _PAIRS):
-        part = slice(first, first + _PAIRS)
-        right = read_rows(documents, positives[part], "document").astype(np.float64)
-        scores[part] = np.vecdot(read_rows(queries, part, "query").astype(np.float64), right)
-    return scores
 
 
 def _remove(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -10,22 +11,17 @@ from raylib.errors import UnknownNameError
 from raylib.mine.graph import Graph
 from raylib.mine.growth import grow
 from raylib.mine.kmeans import balanced_kmeans
+from raylib.mine.plans import cluster_sizes
 from raylib.mine.repair import exact_sizes, swap_members
+from raylib.mine.split import Run, coarse_pieces, cut_pieces
+from raylib.mine.vectors import Rows
 
 Method = Literal["metis", "metis-swaps", "growth", "growth-swaps", "signed-growth", "balanced-kmeans"]
 """metis: Karypis and Kumar's multilevel recursive bisection, then exact sizes by the cheapest moves; what B3 means.
-growth: greedy, from seed to seed. -swaps: exchanges of members afterwards. signed-growth: shuns the excluded ranks,
-so that about half as many suspected false negatives meet. balanced-kmeans: looks at vectors instead of the graph."""
+growth: greedy, from seed to seed. -swaps: exchanges of members afterwards. signed-growth: shuns the excluded ranks, so
+that fewer suspected false negatives meet. balanced-kmeans: looks at vectors instead of the graph."""
 
 METHODS: tuple[Method, ...] = get_args(Method)
-
-
-def cluster_sizes(n: int, cluster_size: int) -> np.ndarray:
-    """int64 [ceil(n / cluster_size)]: every one cluster_size, except that the last holds what remains."""
-    sizes = np.full(-(-n // cluster_size), cluster_size, dtype=np.int64)
-    if n % cluster_size:
-        sizes[-1] = n % cluster_size
-    return sizes
 
 
 def partition(
@@ -35,24 +31,47 @@ def partition(
     method: Method = "metis",
     seed: int = 0,
     avoided: Graph | None = None,
-    vectors: np.ndarray | None = None,
+    vectors: Rows | None = None,
+    split_above: int | None = None,
+    run: Run = map,
 ) -> np.ndarray:
     """int64 [n]: the cluster of each node, of sizes `cluster_sizes(n, cluster_size)` in some order.
 
-    avoided: the pairs of the excluded ranks, for signed-growth, which is growth without them. vectors float32 [n, d],
-    normalised: for balanced-kmeans. The same arguments give the same clusters. Raises UserError for an unknown method.
+    avoided: the pairs of the excluded ranks, for signed-growth, which is growth without them. vectors [n, d],
+    normalised: for balanced-kmeans, and to split by. split_above: a graph of more nodes is cut in pieces by
+    `raylib.mine.split`, each by the method; `run` says where. The same arguments give the same clusters. Raises
+    UserError for an unknown method.
     """
     if method not in METHODS:
         raise UnknownNameError("method", method, METHODS, f"Expected one of {', '.join(METHODS)}.")
-    sizes = cluster_sizes(len(graph), cluster_size)
     if method == "balanced-kmeans":
         if vectors is None:
             raise ValueError("balanced-kmeans needs the vectors")
-        return balanced_kmeans(vectors, sizes, seed)
+        return balanced_kmeans(vectors, cluster_size, seed)
+    avoided = avoided if method == "signed-growth" else None
+    if split_above is None or len(graph) <= split_above:
+        return _cut((graph, avoided, cluster_size, method, seed))
+    if vectors is None:
+        raise ValueError("a graph is split by the vectors of its nodes")
+
+    def cut(pieces: Sequence[np.ndarray]) -> Iterable[np.ndarray]:
+        tasks = (
+            (graph.take(rows), None if avoided is None else avoided.take(rows), cluster_size, method, seed)
+            for rows in pieces
+        )
+        return run(_cut, tasks)
+
+    return cut_pieces(coarse_pieces(graph, vectors, split_above, seed), cluster_size, cut)
+
+
+def _cut(task: tuple[Graph, Graph | None, int, Method, int]) -> np.ndarray:
+    """A graph, or a piece of one, whole. It may run on another machine."""
+    graph, avoided, cluster_size, method, seed = task
+    sizes = cluster_sizes(len(graph), cluster_size)
     if method.startswith("metis"):
         part = exact_sizes(graph, _metis(graph, len(sizes), seed), sizes)
     else:
-        part = grow(graph, sizes, seed, avoided if method == "signed-growth" else None)
+        part = grow(graph, sizes, seed, avoided)
     return swap_members(graph, part) if method.endswith("-swaps") else part
 
 

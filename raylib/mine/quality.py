@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from raylib.mine.comparison import Comparison
 from raylib.mine.graph import Graph
 from raylib.mine.plans import NO_EXAMPLE, random_batches
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _HARDEST = 10
-_MOST_BATCHES = 256
-"""Batches that are looked at; of more, so many by chance: a million examples in batches of 1,024 cost a quarter."""
 
 
 @dataclass(frozen=True)
@@ -60,24 +59,24 @@ class ClusterQuality:
 
 def batch_quality(
     batches: np.ndarray,
-    queries: np.ndarray,
-    documents: np.ndarray,
+    comparison: Comparison,
     positives: np.ndarray,
     same: np.ndarray,
     *,
     groups: Sequence[Any] | np.ndarray | None = None,
     suspect_above: float = 0.95,
+    most_batches: int = 256,
     seed: int = 0,
 ) -> Quality:
-    """batches int64 [n_batches, batch_size], -1 for no example; queries [n, d] and documents [m, d] float32, normalised
-    (`raylib.mine.vectors.unit_vectors`); positives int64 [n]; same int64 [n]: duplicates have one number. Plans of more
-    than 256 batches are judged by so many of them, drawn by the seed."""
-    kinds = np.zeros(len(queries), dtype=np.int64) if groups is None else np.unique(groups, return_inverse=True)[1]
+    """batches int64 [n_batches, batch_size], -1 for no example; positives int64 [n]; same int64 [n]: duplicates have
+    one number. Plans of more than most_batches are judged by so many of them, drawn by the seed: of a million examples
+    in batches of 1,024, 256 are a quarter."""
+    kinds = np.zeros(len(positives), dtype=np.int64) if groups is None else np.unique(groups, return_inverse=True)[1]
     chosen = np.arange(len(batches))
-    if len(batches) > _MOST_BATCHES:
-        chosen = np.sort(np.random.default_rng(seed).choice(len(batches), _MOST_BATCHES, replace=False))
+    if len(batches) > most_batches:
+        chosen = np.sort(np.random.default_rng(seed).choice(len(batches), most_batches, replace=False))
     judged = [
-        _judge(batch[batch != NO_EXAMPLE], queries, documents, positives, same, kinds, suspect_above)
+        _judge(batch[batch != NO_EXAMPLE], comparison, positives, same, kinds, suspect_above)
         for batch in batches[chosen]
     ]
     hardest = np.concatenate([j.hardest for j in judged])
@@ -113,14 +112,13 @@ class _Judged:
 
 def _judge(
     batch: np.ndarray,
-    queries: np.ndarray,
-    documents: np.ndarray,
+    comparison: Comparison,
     positives: np.ndarray,
     same: np.ndarray,
     kinds: np.ndarray,
     suspect_above: float,
 ) -> _Judged:
-    scores = queries[batch] @ documents[positives[batch]].T
+    scores = comparison.block(batch, positives[batch])
     own = np.diagonal(scores).copy()
     negative = same[batch][:, None] != same[batch]
     suspect = negative & (scores >= suspect_above * own[:, None])
@@ -142,11 +140,23 @@ def _judge(
     )
 
 
-def random_quality(batches: np.ndarray, *args: Any, seed: int = 0, **settings: Any) -> Quality:
-    """That of batches by chance of the same examples and size; arguments as for `batch_quality`."""
+def random_quality(
+    batches: np.ndarray,
+    comparison: Comparison,
+    positives: np.ndarray,
+    same: np.ndarray,
+    *,
+    groups: Sequence[Any] | np.ndarray | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> Quality:
+    """That of batches by chance of the same examples, size and groups; arguments as for `batch_quality`."""
     examples = np.sort(batches[batches != NO_EXAMPLE])
-    places = random_batches(len(examples), batch_size=min(batches.shape[1], len(examples)), seed=seed)
-    return batch_quality(np.where(places == NO_EXAMPLE, NO_EXAMPLE, examples[places]), *args, seed=seed, **settings)
+    size = min(batches.shape[1], len(examples))
+    of_examples = None if groups is None else np.asarray(groups)[examples]
+    places = random_batches(len(examples), batch_size=size, seed=seed, groups=of_examples)
+    drawn = np.where(places == NO_EXAMPLE, NO_EXAMPLE, examples[places])
+    return batch_quality(drawn, comparison, positives, same, groups=groups, seed=seed, **settings)
 
 
 def cluster_quality(clusters: np.ndarray, graph: Graph, excluded: np.ndarray, positives: np.ndarray) -> ClusterQuality:
@@ -183,7 +193,7 @@ def histograms(plans: dict[str, Quality]) -> bytes:
     ax.set_xlabel("mean similarity of an example's ten hardest negatives in its batch, suspects left out")
     ax.set_ylabel("density of examples")
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False)
+    figure.legend(frameon=False, loc="outside upper left", ncols=2)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", metadata={"Software": None})
     return stream.getvalue()

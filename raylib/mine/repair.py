@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from raylib.mine.graph import Graph
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+_MOST_LOSS = 4
+"""Edges that one member of an exchange may lose for the other's sake; to look at more finds little."""
+
+_PIECE = 2**17
+"""Nodes whose edges are counted at a time."""
 
 _MOST_ROUNDS = 200
 """Rounds of moves; what is still too large after them gives its loosest members to whoever has room."""
@@ -24,6 +33,7 @@ def exact_sizes(graph: Graph, part: np.ndarray, sizes: np.ndarray) -> np.ndarray
     counts = np.bincount(part, minlength=len(sizes))
     target = np.empty_like(sizes)
     target[np.argsort(counts, kind="stable")] = np.sort(sizes)
+    matrix = graph.matrix()
     touching, fresh = None, False
     for _ in range(_MOST_ROUNDS):
         surplus = np.bincount(part, minlength=len(sizes)) - target
@@ -31,7 +41,7 @@ def exact_sizes(graph: Graph, part: np.ndarray, sizes: np.ndarray) -> np.ndarray
             break
         if touching is None:
             touching, fresh = _touching(graph, part, len(sizes)), True
-        if _round_of_moves(graph, part, surplus, _distance_to_room(touching, surplus)):
+        if _round_of_moves(matrix, part, surplus, _distance_to_room(touching, surplus)):
             fresh = False  # which parts touch changes little: it is looked up anew only where moves come to an end
         elif fresh:
             break
@@ -41,34 +51,31 @@ def exact_sizes(graph: Graph, part: np.ndarray, sizes: np.ndarray) -> np.ndarray
     return part
 
 
-def edges_to_parts(graph: Graph, part: np.ndarray, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def edges_to_parts(matrix: csr_array, part: np.ndarray, nodes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(node, part, number of edges from that node into that part): int64 [pairs] each, by node, of these nodes and of
-    parts with an edge."""
+    parts with an edge. matrix: that of the graph."""
     from scipy.sparse import csr_array
 
     n_parts = int(part.max(initial=0)) + 1
-    lengths = graph.indptr[nodes + 1] - graph.indptr[nodes]
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    at = np.repeat(graph.indptr[nodes] - starts[:-1], lengths) + np.arange(starts[-1])
-    ones = np.ones(max(len(at), len(part)), dtype=np.int32)
-    near = csr_array((ones[: len(at)], graph.indices[at], starts), shape=(len(nodes), len(part)))
-    members = csr_array((ones[: len(part)], part, np.arange(len(part) + 1)), shape=(len(part), n_parts))
-    edges = near @ members
+    ones, starts = np.ones(len(part), dtype=np.int32), np.arange(len(part) + 1, dtype=np.int32)
+    members = csr_array((ones, part.astype(np.int32), starts), shape=(len(part), n_parts))
+    edges = matrix[nodes] @ members
     return np.repeat(nodes, np.diff(edges.indptr)), edges.indices.astype(np.int64), edges.data.astype(np.int64)
 
 
 def edges_inside(graph: Graph, part: np.ndarray) -> np.ndarray:
     """int64 [n]: edges of each node within its own part."""
-    sources = graph.sources
-    inside = part[sources] == part[graph.indices]
-    return np.bincount(sources[inside], minlength=len(graph))
+    found = np.zeros(len(graph), dtype=np.int64)
+    for nodes, at in graph.pieces():
+        found += np.bincount(nodes[part[nodes] == part[graph.indices[at]]], minlength=len(graph))
+    return found
 
 
-def _round_of_moves(graph: Graph, part: np.ndarray, surplus: np.ndarray, distance: np.ndarray) -> bool:
+def _round_of_moves(matrix: csr_array, part: np.ndarray, surplus: np.ndarray, distance: np.ndarray) -> bool:
     """Moves as many as it can, part being changed in place; whether any was moved. distance: of each part to room."""
-    node, to, edges = edges_to_parts(graph, part, np.flatnonzero(surplus[part] > 0))
+    node, to, edges = edges_to_parts(matrix, part, np.flatnonzero(surplus[part] > 0))
     own = part[node]
-    inside = np.zeros(len(graph), dtype=np.int64)
+    inside = np.zeros(len(part), dtype=np.int64)
     inside[node[to == own]] = edges[to == own]
     nearer = np.flatnonzero(distance[to] < distance[own])
     cost = inside[node[nearer]] - edges[nearer]
@@ -90,10 +97,13 @@ def _round_of_moves(graph: Graph, part: np.ndarray, surplus: np.ndarray, distanc
 
 def _touching(graph: Graph, part: np.ndarray, n_parts: int) -> Any:
     """Sparse [parts, parts]: where there are edges between two parts."""
-    from scipy.sparse import coo_array
+    from scipy.sparse import coo_array, csr_array
 
-    node, to, _ = edges_to_parts(graph, part, np.arange(len(graph)))
-    return coo_array((np.ones(len(node), dtype=np.float32), (part[node], to)), shape=(n_parts, n_parts)).tocsr()
+    found = csr_array((n_parts, n_parts), dtype=np.float32)
+    for nodes, at in graph.pieces():
+        ends = part[nodes], part[graph.indices[at]]
+        found = found + coo_array((np.ones(len(nodes), dtype=np.float32), ends), shape=(n_parts, n_parts)).tocsr()
+    return found
 
 
 def _distance_to_room(touching: Any, surplus: np.ndarray) -> np.ndarray:
@@ -121,26 +131,31 @@ def _rest(graph: Graph, part: np.ndarray, surplus: np.ndarray) -> None:
     part[leaving] = np.repeat(np.arange(len(surplus)), np.maximum(-surplus, 0))
 
 
-def swap_members(graph: Graph, part: np.ndarray, rounds: int = 12) -> np.ndarray:
+def swap_members(graph: Graph, part: np.ndarray, rounds: int = 20) -> np.ndarray:
     """int64 [n]: the parts after exchanges of two members that leave more edges inside parts; sizes stay.
 
     In a round each part exchanges at most once, the most useful exchanges first; rounds end when none is left.
     """
-    part = part.astype(np.int64).copy()
+    part, matrix = part.astype(np.int64).copy(), graph.matrix()
     for _ in range(rounds):
-        if not _round_of_swaps(graph, part):
+        if not _round_of_swaps(graph, matrix, part):
             break
     return part
 
 
-def _round_of_swaps(graph: Graph, part: np.ndarray) -> bool:
+def _round_of_swaps(graph: Graph, matrix: csr_array, part: np.ndarray) -> bool:
     n_parts = int(part.max(initial=0)) + 1
     inside = edges_inside(graph, part)
-    node, to, edges = edges_to_parts(graph, part, np.flatnonzero(np.diff(graph.indptr) >= 2 * inside))
-    gain = edges - inside[node]
-    # Both must lose nothing by themselves: who loses a little for another's sake is seldom worth the search.
-    kept = np.flatnonzero((to != part[node]) & (gain >= 0))
-    node, to, gain = node[kept], to[kept], gain[kept]
+    loose = np.flatnonzero(np.diff(graph.indptr) >= 2 * inside)
+    found = []
+    for first in range(0, len(loose), _PIECE):
+        node, to, edges = edges_to_parts(matrix, part, loose[first : first + _PIECE])
+        gain = edges - inside[node]
+        kept = np.flatnonzero((to != part[node]) & (gain >= -_MOST_LOSS))
+        found.append((node[kept], to[kept], gain[kept]))
+    if not found:
+        return False
+    node, to, gain = (np.concatenate(column) for column in zip(*found, strict=True))
     key, back = part[node] * n_parts + to, to * n_parts + part[node]
     order = np.lexsort((node, -gain, key))
     node, gain, key, back = node[order], gain[order], key[order], back[order]
@@ -151,7 +166,7 @@ def _round_of_swaps(graph: Graph, part: np.ndarray) -> bool:
     at = np.minimum(np.searchsorted(key, back), len(key) - 1)
     pairs = np.flatnonzero((key[at] == back) & (key < back))
     left, right = node[pairs], node[at[pairs]]
-    total = gain[pairs] + gain[at[pairs]] - 2 * _joined(graph, left, right)
+    total = gain[pairs] + gain[at[pairs]] - 2 * _joined(matrix, left, right)
     chosen = pairs[total > 0]
     used = np.zeros(n_parts, dtype=bool)
     changed = False
@@ -163,9 +178,8 @@ def _round_of_swaps(graph: Graph, part: np.ndarray) -> bool:
     return changed
 
 
-def _joined(graph: Graph, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+def _joined(matrix: csr_array, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """int64 [pairs]: 1 where these two nodes are joined."""
-    keys = graph.sources * len(graph) + graph.indices  # ascending, as the graph is sorted
-    wanted = left * len(graph) + right
-    at = np.minimum(np.searchsorted(keys, wanted), max(0, len(keys) - 1))
-    return (keys[at] == wanted).astype(np.int64) if len(keys) else np.zeros(len(left), dtype=np.int64)
+    if not len(left):
+        return left
+    return np.asarray(matrix[left, right]).ravel().astype(np.int64)

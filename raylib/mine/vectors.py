@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from raylib.store.embeddings import Shelf
 
 _BLOCK_BYTES = 256 * 2**20
+"""Of float32 vectors that are read at a time."""
 
 
 class Rows(Protocol):
@@ -81,9 +82,9 @@ class Vectors:
             return found
         return found / np.sqrt(squares)[:, None]
 
-    def blocks(self, most_bytes: int = _BLOCK_BYTES) -> Iterator[tuple[slice, np.ndarray]]:
+    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """(which rows, their vectors), in order."""
-        step = max(1, most_bytes // (4 * self.shape[1]))
+        step = max(1, _BLOCK_BYTES // (4 * self.shape[1]))
         for first in range(0, len(self), step):
             part = slice(first, min(first + step, len(self)))
             yield part, self[part]

@@ -138,25 +138,11 @@ class Index:
 
     def search(self, query_QD: np.ndarray, k: int) -> np.ndarray:
         """[n_queries, k] int64 positions of candidates, -1 where it found fewer."""
-        return self.scored(query_QD, k)[1]
-
-    def scored(self, query_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """(scores [n_queries, k] float32 as the index has them, best first; positions [n_queries, k] int64, -1 where it
-        found fewer). The scores of an index that keeps whole vectors ("Flat") are inner products."""
         _faiss_with_threads()
         graph = getattr(self.faiss.downcast_index(self._index), "hnsw", None)
         if graph is not None and "efSearch" not in self._parameters:
             graph.efSearch = max(64, k)
-        return self._index.search(np.ascontiguousarray(query_QD), k)
-
-    @property
-    def visited(self) -> int:
-        """How many lists of an inverted file are searched for a query, 0 where there are none."""
-        return 0 if self._lists is None else int(self._lists.nprobe)
-
-    def visit(self, lists: int) -> None:
-        """Search so many lists for a query from now on."""
-        self._set(f"nprobe={lists}")
+        return self._index.search(np.ascontiguousarray(query_QD), k)[1]
 
     @property
     def bytes_per_vector(self) -> float:

@@ -192,7 +192,7 @@ def for_each_group(work: Callable[[np.ndarray], None], counts: np.ndarray) -> No
     One product is too little work to be shared among threads: on a busy machine they wait for each other longer than
     they compute.
     """
-    with _single_threaded_torch() as n_threads:
+    with single_threaded_torch() as n_threads:
         groups = list(_groups(counts))
         if n_threads == 1:
             for group in groups:
@@ -212,7 +212,7 @@ def _groups(counts: np.ndarray) -> Iterator[np.ndarray]:
 
 
 @contextmanager
-def _single_threaded_torch() -> Iterator[int]:
+def single_threaded_torch() -> Iterator[int]:
     """Products on one thread inside the block; gives the number of threads that torch may use."""
     import torch
 

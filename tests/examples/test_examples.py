@@ -1,5 +1,7 @@
 """Training data is read as it is meant, and what is wrong with it is said."""
 
+import os
+import sys
 import zipfile
 
 import datasets
@@ -51,8 +53,6 @@ def test_triples_of_paths_and_texts(root):
     assert examples.documents.texts == ["", "", "a text", ""]
     assert examples.positive.tolist() == [0, 2, 3]
     assert [examples.given_negatives(i).tolist() for i in range(3)] == [[1, 2], [], []]
-    offsets, documents = examples.known_positives()
-    assert (offsets.tolist(), documents.tolist()) == ([0, 2, 3], [0, 3, 2])
     assert examples.notes == []
 
 
@@ -79,9 +79,9 @@ def test_images_are_read_where_they_lie(root):
 
 def test_same_content_under_other_names(root):
     examples = read(root, [{"query": "a", "pos": "img/red.png", "negs": ["img/green.png", "img/again.png", "t"]}])
-    groups = examples.documents.same_content()
-    assert groups[0] == groups[2]
-    assert len(set(groups.tolist())) == 3
+    digests = examples.documents.digests()
+    assert digests[0] == digests[2]
+    assert len(set(digests)) == 3
 
 
 def test_objects_of_text_and_image(root):
@@ -116,6 +116,13 @@ def test_repeated_rows_are_reported(root):
         ({"query": "a", "pos": "img/none.png"}, "there is no image img/none.png in --root"),
         ({"query": "a", "pos": "my scan.png"}, "there is no image my scan.png"),
         ({"query": "a", "pos": "../secret.png"}, "leads out of --root"),
+        ({"query": "a", "pos": "/elsewhere/a.png"}, "give a folder above it as --root"),
+        ({"query": "a", "negs": ["x"]}, "the query has no positive: its fields are query, negs; expected"),
+        ({"query": "a", "pos": "x", "id": {"n": 1}}, "its id is dict; expected text or a whole number"),
+        ({"query": "a", "pos": "x", "id": True}, "its id is bool; expected text or a whole number"),
+        ({"query": "a", "pos": "x", "dataset": ["d"]}, "its dataset is list; expected text or a whole number"),
+        ({"query": "a", "pos": "x", "id": "\ud800"}, "in its id: it holds half of a surrogate pair"),
+        ({"query": "a", "pos": "x", "dataset": "\udfff"}, "in its dataset: it holds half of a surrogate pair"),
         ({"query": "a", "pos": ""}, "the query has no positive"),
         ({"query": "a", "pos": []}, "the query has no positive"),
         ({"query": " ", "pos": "x"}, "the query is empty"),
@@ -155,6 +162,32 @@ def test_wrong_paths(root):
         read_examples(str(root / "img"), root=str(root))
 
 
+def test_paths_that_are_not_of_this_machine(root):
+    with pytest.raises(UserError, match="training data is read from local files; copy it"):
+        read_examples("s3://bucket/train.jsonl", root=str(root))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names themselves")
+def test_names_of_files_that_are_no_text(root):
+    name = os.fsencode(str(root)) + b"/\xff.jsonl"
+    with open(name, "w") as stream:
+        stream.write('{"query": "a", "pos": "x"}')
+    with pytest.raises(UserError, match=r"the name of the file .* is no UTF-8"):
+        read_examples(os.fsdecode(name), root=str(root))
+
+
+def test_ids_and_groups_may_be_whole_numbers(root):
+    rows = [{"query": "a", "pos": "x", "id": 0, "source": 7}, {"query": "b", "pos": "x", "id": "1", "source": ""}]
+    examples = read(root, rows, group_by="source")
+    assert examples.ids == ["0", "1"]
+    assert [examples.datasets[d] for d in examples.dataset] == ["7", "train"]
+
+
+def test_a_field_to_group_by_that_is_nowhere(root):
+    with pytest.raises(UserError, match=r"no row of .*train\.jsonl has the field sorce, which --group-by names"):
+        read(root, [{"query": "a", "pos": "x", "source": "s"}], group_by="sorce")
+
+
 def test_two_examples_of_one_id(root):
     with pytest.raises(UserError, match=r"1 ids name two or more examples .*: x; expected"):
         read(root, [{"id": "x", "query": "a", "pos": "p"}, {"id": "x", "query": "b", "pos": "p"}])
@@ -170,7 +203,7 @@ def test_items_of_a_local_copy_and_files_that_win(root):
     found = [row["image"] for row in examples.documents.source.rows(examples.positive.tolist())]
     assert found == [png("blue"), png("white"), png("red")]
     assert examples.documents.images[0] == "owner/pages/train/doc_2.png"
-    same = examples.documents.same_content()
+    same = examples.documents.digests()
     assert same[examples.positive[2]] == same[examples.given_negatives(0)[0]]
 
 
@@ -180,8 +213,19 @@ def test_items_that_are_not_there(root):
         read(root, [{"query": "a", "pos": "owner/pages/train/doc_3.png"}])
     with pytest.raises(UserError, match=r"has no split test. It has train"):
         read(root, [{"query": "a", "pos": "owner/pages/test/doc_0.png"}])
-    with pytest.raises(UserError, match=r"no local copy of the data set owner/none.*hf download owner/none"):
+    why = r"there is no image owner/none/test/doc_0.png in .* no local copy of the data set owner/none.*hf download"
+    with pytest.raises(UserError, match=why):
         read(root, [{"query": "a", "pos": "owner/none/test/doc_0.png"}])
+
+
+def test_data_sets_by_name_that_are_not_there(root):
+    folder = root / "copies" / "owner" / "none"
+    how = f"no local copy .* there is no {folder} and no {root}/copies/none. Copy it .hf download owner/none "
+    with pytest.raises(UserError, match=how + f"--repo-type dataset --local-dir {folder}., or .* --data-root"):
+        read_examples(hub_name="owner/none", root=str(root), data_root=str(root / "copies"))
+    for name in ("https://huggingface.co/datasets/owner/pages", write_pages(root / "owner" / "pages"), "../pages", ""):
+        with pytest.raises(UserError, match=r"is no name of a data set of the hub; expected owner/name.* by --data"):
+            read_examples(hub_name=name, root=str(root))
 
 
 @pytest.mark.parametrize("how", ["folder", "name", "saved"])
@@ -240,6 +284,25 @@ def test_splits_of_files_are_not_mixed(root):
     assert len(read_examples(str(root / "mmeb"), root=str(root / "img"), split="original")) == 2
     with pytest.raises(UserError, match="has no split test"):
         read_examples(str(root / "mmeb"), root=str(root / "img"), split="test")
+
+
+def test_parts_of_a_data_set_are_one(root):
+    (root / "DocVQA" / "data").mkdir(parents=True)
+    paths = [root / "DocVQA" / f"original-0000{i}-of-00002.parquet" for i in range(2)]
+    paths.append(root / "DocVQA" / "data" / "train-00000-of-00001.parquet")
+    for path in paths:
+        pq.write_table(mmeb_table(), path)
+    examples = read_examples([str(path) for path in paths], root=str(root / "img"))
+    assert (examples.datasets, len(examples)) == (["DocVQA"], 6)
+
+
+def test_a_part_without_rows(root):
+    (root / "mmeb").mkdir()
+    pq.write_table(mmeb_table().slice(0, 0), root / "mmeb" / "original-00000-of-00002.parquet")
+    with pytest.raises(UserError, match="has no rows; expected training data"):
+        read_examples(str(root / "mmeb"), root=str(root / "img"))
+    pq.write_table(mmeb_table(), root / "mmeb" / "original-00001-of-00002.parquet")
+    assert len(read_examples(str(root / "mmeb"), root=str(root / "img"))) == 2
 
 
 def test_an_edited_file_is_read_again(root):

@@ -10,13 +10,10 @@ from datasets import config
 
 from raylib.errors import UserError
 from raylib.examples.examples import read_examples
-from raylib.examples.batch_plan import read_plan, write_plan
 from raylib.examples.writers import Mined, write_mined
 from tests.examples.made_pairs import png, write_images, write_jsonl, write_pages
 
 MINED = Mined(np.array([0, 2, 3]), np.array([1, 2, 0]), np.array([0.75, 0.5, 0.25], np.float32), np.array([4, 9, 31]))
-IDS = [f"e{i}" for i in range(5)]
-BATCHES = np.array([[4, 1], [0, 3]])
 
 
 @pytest.fixture(autouse=True)
@@ -113,38 +110,3 @@ def test_arrays_that_do_not_fit(examples, tmp_path):
     ):
         with pytest.raises(ValueError, match=r"offsets|documents"):
             write_mined(str(tmp_path / "out.jsonl"), examples, wrong)
-
-
-def test_a_plan_reads_back(tmp_path):
-    path = str(tmp_path / "plan.parquet")
-    write_plan(path, BATCHES, IDS, settings={"seed": 3, "method": "metis"}, teacher="abc")
-    plan = read_plan(path, IDS)
-    assert plan.batches.tolist() == BATCHES.tolist()
-    assert plan.ids == [["e4", "e1"], ["e0", "e3"]]
-    assert (plan.settings, plan.teacher) == ({"seed": 3, "method": "metis"}, "abc")
-    assert pq.read_table(path).column("example_ids").to_pylist() == plan.ids
-
-
-def test_a_plan_of_other_examples(tmp_path):
-    path = str(tmp_path / "plan.parquet")
-    write_plan(path, BATCHES, IDS, settings={}, teacher="")
-    with pytest.raises(UserError, match="was made of 5 other examples than these 5"):
-        read_plan(path, IDS[::-1])
-    (tmp_path / "bad.parquet").write_bytes(b"no")
-    with pytest.raises(UserError, match="cannot be read"):
-        read_plan(str(tmp_path / "bad.parquet"))
-    pq.write_table(pa.table({"x": [1]}), tmp_path / "other.parquet")
-    with pytest.raises(UserError, match="is no plan of batches"):
-        read_plan(str(tmp_path / "other.parquet"))
-    damaged = pq.read_table(path)
-    twice = pa.concat_tables([damaged, damaged]).replace_schema_metadata(damaged.schema.metadata)
-    pq.write_table(twice, tmp_path / "twice.parquet")
-    with pytest.raises(UserError, match="is damaged: it holds the example 0 2 times"):
-        read_plan(str(tmp_path / "twice.parquet"))
-
-
-@pytest.mark.parametrize("batches", [[[0, 5]], [[-1, 0]], [[0, 0]], [0, 1]])
-def test_a_plan_that_is_none_is_not_written(tmp_path, batches):
-    with pytest.raises(ValueError, match=r"it holds the example|shape"):
-        write_plan(str(tmp_path / "plan.parquet"), np.array(batches), IDS, settings={}, teacher="")
-    assert not (tmp_path / "plan.parquet").exists()

@@ -1,6 +1,7 @@
 """Hard negatives against sentence-transformers on made vectors, the traps of false negatives, and what was removed."""
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,9 +57,10 @@ def _theirs(queries, capsys, **settings):
 
     names = [f"q{i}" for i in TWICE] if queries is REPEATED else [f"q{i}" for i in range(N)]
     data = Dataset.from_dict({"query": names, "pos": [f"d{i}" for i in POSITIVES]})
-    mined = mine_hard_negatives(
+    model: Any = _Vectors(QUERIES, DOCUMENTS)
+    mined: Any = mine_hard_negatives(
         data,
-        _Vectors(QUERIES, DOCUMENTS),
+        model,
         corpus=[f"d{i}" for i in range(M)],
         output_format="labeled-list",
         output_scores=True,
@@ -108,7 +110,8 @@ def test_removals_are_counted_as_sentence_transformers_does(name, capsys):
     _, printed = _theirs(QUERIES, capsys, num_negatives=5, **{name: 0.3})
     counted = re.search(r"Skipped ([\d,]+) potential", printed.out)
     assert counted is not None
-    ours = hard_negatives(QUERIES, DOCUMENTS, POSITIVES, k=5, **{name: 0.3})
+    limit: dict[str, Any] = {name: 0.3}
+    ours = hard_negatives(QUERIES, DOCUMENTS, POSITIVES, k=5, **limit)
     assert ours.removed[name] == int(counted.group(1).replace(",", "")) > 0
 
 
@@ -193,8 +196,8 @@ def test_random_never_takes_fewer_than_there_are():
     [
         ({"positives": np.array([-1])}, "query 0 has no positive: -1 is no position among 6"),
         ({"positives": np.array([6])}, "query 0 has no positive: 6"),
-        ({"positives": np.array([0.0])}, "one whole number for each of 1 queries"),
-        ({"positives": np.array([0, 1])}, "one whole number for each of 1 queries"),
+        ({"positives": np.array([0.0])}, "whole numbers, one for each of the 1 queries"),
+        ({"positives": np.array([0, 1])}, "whole numbers, one for each of the 1 queries"),
         ({"k": 0}, "0 negatives were asked for"),
         ({"k": 3, "num_negatives": 4}, "4 negatives were asked for of the best 3"),
         ({"range_min": -1}, "lower range_min"),

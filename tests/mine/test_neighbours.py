@@ -5,6 +5,7 @@ import pytest
 
 from raylib.errors import UserError
 from raylib.mine import neighbours as module
+from raylib.mine import vectors
 from raylib.mine.neighbours import nearest, neighbours
 
 
@@ -25,7 +26,7 @@ def _sorted(queries, documents, k):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """37 documents and 8 queries at a time."""
-    monkeypatch.setattr(module, "_BLOCK_BYTES", 37 * 16 * 4)
+    monkeypatch.setattr(vectors, "_BLOCK_BYTES", 37 * 16 * 4)
     monkeypatch.setattr(module, "_QUERIES", 8)
 
 
@@ -110,8 +111,8 @@ def test_auto_takes_the_inverted_file_above_a_size(monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"queries": np.zeros((0, 16))}, r"queries have the shape \(0, 16\)"),
-        ({"documents": np.zeros(16)}, r"documents have the shape \(16,\)"),
+        ({"queries": np.zeros((0, 16))}, r"query vectors have the shape \(0, 16\)"),
+        ({"documents": np.zeros(16)}, r"document vectors have the shape \(16,\)"),
         ({"documents": np.zeros((4, 8))}, "16 dimensions and documents 8"),
         ({"k": 0}, "0 neighbours"),
         ({"method": "hnsw"}, "'hnsw'; expected one of auto, exact, ivf"),

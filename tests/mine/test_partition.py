@@ -7,7 +7,8 @@ from raylib.errors import UserError
 from raylib.mine.graph import either_graph, from_pairs, mutual_graph
 from raylib.mine.growth import grow
 from raylib.mine.neighbours import nearest
-from raylib.mine.partition import METHODS, cluster_sizes, partition
+from raylib.mine.partition import METHODS, partition
+from raylib.mine.plans import cluster_sizes
 from raylib.mine.repair import exact_sizes, swap_members
 from tests.mine.planted import communities
 
@@ -70,7 +71,8 @@ def test_no_edges_at_all_still_give_exact_sizes():
 def test_repair_moves_the_cheapest_members():
     # 0-1-2-3 and 4-5-6 are closely joined; 7 hangs on 4 and was put to the first.
     pairs = [(0, 1), (1, 2), (0, 2), (2, 3), (0, 3), (4, 5), (5, 6), (4, 6), (4, 7)]
-    graph = from_pairs(*np.array(pairs).T, 8)
+    left, right = np.array(pairs).T
+    graph = from_pairs(left, right, 8)
     assert exact_sizes(graph, np.array([0, 0, 0, 0, 1, 1, 1, 0]), np.array([4, 4])).tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
 
 

@@ -1,0 +1,309 @@
+"""The settings of `raylib mine negatives` and `raylib mine batches`: flags, YAML keys and keyword arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from raylib.errors import UnknownNameError, UserError
+from raylib.evaluate.batching import BatchLimits
+from raylib.mine.plans import SPLIT_ABOVE, check_sizes
+from raylib.models.options import ModelOptions
+from raylib.models.protocol import ModelSpec
+from raylib.placement import Placement, at_least_one, name_list
+
+SearchName = Literal["auto", "exact", "ivf"]
+PlanMethod = Literal[
+    "metis",
+    "metis-swaps",
+    "growth",
+    "growth-swaps",
+    "signed-growth",
+    "balanced-kmeans",
+    "random",
+    "sequential",
+]
+UNMINED: tuple[PlanMethod, ...] = ("random", "sequential")
+"""Plans that need no teacher."""
+
+
+@dataclass
+class MineConfig(Placement, ModelOptions):
+    """Training data, the teacher whose vectors it is mined with, and where the result goes."""
+
+    data: list[str] = field(default_factory=list, metadata={"metavar": "PATH"})
+    """Training data: JSONL of query, pos, negs; Parquet (MMEB's too); a data set's folder. Repeat the flag for more."""
+
+    root: str = field(default=".", metadata={"metavar": "DIR"})
+    """The folder, or the .zip, that image paths start from."""
+
+    data_root: str | None = field(default=None, metadata={"metavar": "DIR"})
+    """Where local copies of data sets are, for owner/name/split/doc_N.png and --hub-name. By default --root."""
+
+    hub_name: str | None = field(default=None, metadata={"metavar": "OWNER/NAME"})
+    """A data set of the hub, of which there is a local copy."""
+
+    split: str | None = None
+    """The split of data sets and folders that have several."""
+
+    group_by: str = field(default="dataset", metadata={"metavar": "FIELD"})
+    """The field that names an example's data set; without it, the file, folder or config does."""
+
+    output: str | None = field(default=None, metadata={"metavar": "FILE"})
+    """What is written; its summary and its errors go beside it."""
+
+    store: str | None = field(default=None, metadata={"metavar": "DIR"})
+    """Where the teacher's embeddings are kept between runs. By default store, beside the output."""
+
+    search: SearchName = field(default="auto", metadata={"metavar": "auto|exact|ivf"})
+    """How neighbours of dense teachers are found: all compared, or an inverted file where there are many."""
+
+    recall: float = field(default=0.99, metadata={"metavar": "X"})
+    """The share of the exact neighbours that an inverted file must find; what it finds is measured and told."""
+
+    candidates: int | None = None
+    """Late-interaction teachers: score by MaxSim only so many documents a query, the nearest by mean vectors. By
+    default all; the recall of the shortcut is measured and told."""
+
+    encode_batch_size: int | Literal["auto"] | None = field(default=None, metadata={"metavar": "N|auto"})
+    """Contents per forward of the teacher, 32 by default; auto tries the longest and keeps what fits."""
+
+    max_batch_tokens: int | None = None
+    """Tokens per forward of the teacher, padding included."""
+
+    limit: int | None = None
+    """Only the first N rows of the data."""
+
+    seed: int = 0
+    """Of everything by chance."""
+
+    allow_errors: int = 0
+    """Go on without up to N contents that cannot be encoded, and the examples that need them."""
+
+    overwrite: bool = False
+    """Replace the output of another run."""
+
+    dry_run: bool = False
+    """Print what would be encoded and how much is stored already, and stop."""
+
+    quiet: bool = False
+    """No progress and no table, only problems."""
+
+    def __post_init__(self) -> None:
+        """Split comma lists and check what can be checked without loading anything. Raises UserError."""
+        self.model = name_list(self.model)
+        self.data = [self.data] if isinstance(self.data, str) else list(self.data)
+        for name in ("output", "store"):
+            value = getattr(self, name)
+            setattr(self, name, value.removeprefix("file://") if value is not None else None)
+        self.check_placement()
+        at_least_one(self, ("limit", "candidates", "max_batch_tokens"))
+        if self.encode_batch_size != "auto":
+            at_least_one(self, ("encode_batch_size",))
+        elif self.max_batch_tokens is not None:
+            raise UserError("--encode-batch-size auto finds the bound on tokens itself; leave out --max-batch-tokens")
+        if not 0 < self.recall <= 1:
+            raise UserError(f"--recall is {self.recall}; expected a share above 0 and up to 1")
+        if self.search not in get_args(SearchName):
+            raise UnknownNameError("search", self.search, get_args(SearchName))
+        if self.allow_errors < 0:
+            raise UserError(f"--allow-errors is {self.allow_errors}; expected 0 or more")
+
+    def check_complete(self) -> None:
+        """Raises UserError unless there is data, one teacher, and a place for the result."""
+        if not self.data and self.hub_name is None:
+            raise UserError("there is no training data; add --data FILE, or --hub-name OWNER/NAME")
+        if not self.model and self.needs_teacher:
+            raise UserError("no teacher was given; add --model NAME (see: raylib list models)")
+        if len(dict.fromkeys(self.model)) > 1:
+            raise UserError(f"--model names {len(self.model)} models; data is mined with one teacher")
+        if not self.output:
+            raise UserError("no place for the result; add --output FILE")
+        suffix = os.path.splitext(self.output)[1].lower()
+        if suffix not in self.suffixes:
+            raise UserError(f"--output {self.output}: expected a file that ends with {' or '.join(self.suffixes)}")
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """What the name of the output may end with."""
+        raise NotImplementedError
+
+    @property
+    def needs_teacher(self) -> bool:
+        return True
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.specs()[0].on_gpus(self.gpus_per_worker)
+
+    @property
+    def limits(self) -> BatchLimits | None:
+        """Of one forward; None where they are to be found by trying."""
+        if self.encode_batch_size == "auto":
+            return None
+        return BatchLimits.of(self.encode_batch_size, self.max_batch_tokens)
+
+    @property
+    def output_file(self) -> str:
+        assert self.output, "check_complete comes first"
+        return self.output
+
+    def beside(self, suffix: str) -> str:
+        """A file beside the output with its name and another suffix."""
+        return os.path.splitext(self.output_file)[0] + suffix
+
+    @property
+    def store_folder(self) -> str:
+        folder = os.path.dirname(self.output_file)
+        return self.store or (f"{folder}/store" if folder else "store")
+
+    def as_dict(self) -> dict[str, Any]:
+        """What was set, for the summary."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if v is not None and v is not False and v != []}
+
+
+@dataclass
+class NegativesConfig(MineConfig):
+    """Find hard negatives for training pairs: near the query, and no answer to it.
+
+    A teacher's nearest documents, without the positive, what is the same content or answers the same query, and what
+    scores past the thresholds; how many each rule removed is told.
+    """
+
+    k: int = 20
+    """The best negatives that are looked at, for each query."""
+
+    num_negatives: int | None = None
+    """How many of them are kept. By default all K."""
+
+    range_min: int = 0
+    """Leave out the first N that are left."""
+
+    range_max: int | None = None
+    """Look at the first N documents beside the positives only. By default RANGE-MIN + K, and ten times K where a
+    threshold may remove some."""
+
+    max_score: float | None = field(default=None, metadata={"metavar": "S"})
+    """Leave out negatives that score above this."""
+
+    min_score: float | None = field(default=None, metadata={"metavar": "S"})
+    """Leave out negatives that score below this."""
+
+    absolute_margin: float | None = field(default=None, metadata={"metavar": "M"})
+    """Negatives score at least this much less than the positive."""
+
+    relative_margin: float | None = field(default=None, metadata={"metavar": "R"})
+    """Negatives score at least this share of the positive's score less than it."""
+
+    positive_fraction: float | None = field(default=None, metadata={"metavar": "X"})
+    """Negatives score at most this share of the positive's score (NV-Retriever's TopK-PercPos), e.g. 0.95."""
+
+    sampling: Literal["top", "random"] = field(default="top", metadata={"metavar": "top|random"})
+    """Keep the first of the best K, or some by chance."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least_one(self, ("k", "num_negatives", "range_max"))
+        if self.num_negatives is not None and self.num_negatives > self.k:
+            raise UserError(f"--num-negatives is {self.num_negatives} and --k {self.k}; expected at most as many")
+        if self.range_min < 0:
+            raise UserError(f"--range-min is {self.range_min}; expected 0 or more")
+        wanted = self.k if self.num_negatives is None else self.num_negatives
+        if self.range_max is not None and self.range_max - self.range_min < wanted:
+            raise UserError(
+                f"--range-min {self.range_min} to --range-max {self.range_max} hold fewer than {wanted} documents; "
+                "raise --range-max, or ask for fewer with --k"
+            )
+        if self.relative_margin is not None and self.relative_margin < 0:
+            raise UserError(f"--relative-margin is {self.relative_margin}; expected 0 or more, e.g. 0.05")
+        if self.positive_fraction is not None and not 0 < self.positive_fraction <= 1:
+            raise UserError(f"--positive-fraction is {self.positive_fraction}; expected above 0 and up to 1, e.g. 0.95")
+        if self.max_score is not None and self.min_score is not None and self.min_score > self.max_score:
+            raise UserError(f"--min-score {self.min_score} is above --max-score {self.max_score}")
+        if self.sampling not in ("top", "random"):
+            raise UnknownNameError("sampling", self.sampling, ("top", "random"))
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        return (".jsonl", ".parquet")
+
+    def thresholds(self) -> dict[str, Any]:
+        """What `raylib.mine.negatives.mine_negatives` takes."""
+        names = ("k", "num_negatives", "range_min", "range_max", "max_score", "min_score", "absolute_margin")
+        more = ("relative_margin", "positive_fraction", "sampling", "seed")
+        return {name: getattr(self, name) for name in (*names, *more)}
+
+
+@dataclass
+class BatchesConfig(MineConfig):
+    """Plan training batches whose examples are hard negatives of one another (B3, arXiv 2505.11293).
+
+    Each example comes once; duplicates never meet in a batch; a batch is of one data set. How hard the batches are is
+    told, against batches by chance.
+    """
+
+    batch_size: int = 1024
+    """Examples of a training batch."""
+
+    cluster_size: int = 32
+    """Examples that are chosen to be hard for one another; --batch-size is a multiple of it."""
+
+    skip_top: list[str] = field(default_factory=list, metadata={"metavar": "N|NAME=N"})
+    """The first ranks of each query to leave out, for all data sets or for one. By default 30; 70 for MMEB's visual
+    questions, 0 for its classes."""
+
+    neighbours: int = 100
+    """The ranks after those that make two examples neighbours."""
+
+    hard_negatives: int = 0
+    """Hard negatives to give each example beside its batch (B3++)."""
+
+    method: PlanMethod = field(default="metis", metadata={"metavar": "NAME"})
+    """metis (B3), metis-swaps, growth, growth-swaps, signed-growth, balanced-kmeans; random and sequential, to compare
+    with."""
+
+    duplicate_similarity: float | None = field(default=0.99, metadata={"metavar": "X"})
+    """Examples whose documents or queries are at least so similar never meet in a batch."""
+
+    suspect_above: float = field(default=0.95, metadata={"metavar": "X"})
+    """In what is told of the batches, a negative is suspect at this share of the positive's score."""
+
+    remainder: Literal["short", "drop"] = field(default="short", metadata={"metavar": "short|drop"})
+    """What fills no batch makes one short batch for each data set, or is left out."""
+
+    allow_duplicates: bool = False
+    """Let duplicates meet where there are more of one kind than batches; the trainer masks them."""
+
+    split_above: int = SPLIT_ABOVE
+    """Graphs of more examples are cut by coarse clusters first, whose parts are mined side by side."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.skip_top = name_list(self.skip_top)
+        at_least_one(self, ("batch_size", "cluster_size", "neighbours", "split_above"))
+        if self.hard_negatives < 0:
+            raise UserError(f"--hard-negatives is {self.hard_negatives}; expected 0 or more")
+        if self.method not in get_args(PlanMethod):
+            raise UnknownNameError("method", self.method, get_args(PlanMethod))
+        if self.method not in UNMINED:
+            check_sizes(self.batch_size, self.cluster_size)
+        elif self.hard_negatives:
+            raise UserError(f"--hard-negatives come from clusters, and --method {self.method} has none; leave it out")
+        if self.remainder not in ("short", "drop"):
+            raise UnknownNameError("remainder", self.remainder, ("short", "drop"))
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        return (".parquet",)
+
+    @property
+    def needs_teacher(self) -> bool:
+        return self.method not in UNMINED
+
+    def plan_settings(self) -> dict[str, Any]:
+        """All that decides a plan besides its examples and the teacher's vectors, for the file of the plan."""
+        names = ("method", "batch_size", "cluster_size", "neighbours", "hard_negatives", "duplicate_similarity")
+        more = ("remainder", "allow_duplicates", "split_above", "group_by", "search", "recall", "candidates", "seed")
+        return {name: getattr(self, name) for name in (*names, *more)}
