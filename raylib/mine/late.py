@@ -7,7 +7,7 @@ mean of the tokens, one vector a content, and only those are compared by MaxSim;
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ from raylib.errors import UserError
 from raylib.evaluate.search import CorpusCache, SearchRequest, SearchStage, search_locally
 from raylib.mine.comparison import Find
 from raylib.mine.means import mean_vectors
-from raylib.mine.neighbours import Method, Neighbours, SearchFacts, neighbours
+from raylib.mine.neighbours import Neighbours, SearchFacts, neighbours
 from raylib.mine.vectors import Vectors
 from raylib.search.blocks import BadVectorError, Block, blocks, fusion_advice, prepare
 from raylib.search.canonical import exact_block
@@ -46,10 +46,10 @@ class LateComparison:
 
     query_keys, document_keys: of the contents, which may repeat. stage: what searches exactly, here or on the cluster.
     candidates: None compares every document; a number, at least the k that is asked for, compares so many of each
-    query, the nearest by inner product of the mean vectors of `single`. method, recall, seed, find: how these are
-    searched, as `neighbours` takes them. `Neighbours.facts` then has the share of the exact k best that were found, the
-    mean over up to 100 queries, which are searched by `stage` as well whenever `nearest` is asked. folder: where mean
-    vectors lie while they are used, in a file that is gone with this process; None for the system's temporary folder.
+    query, the nearest by inner product of the mean vectors of `single`, which `find` finds. `Neighbours.facts` then has
+    the share of the exact k best that were found, the mean over up to 100 queries, which are searched by `stage` as
+    well whenever `nearest` is asked. folder: where mean vectors lie while they are used, in a file that is gone with
+    this process; None for the system's temporary folder.
 
     Memory: up to 16,384 queries of together 256 MiB of tokens, with 2²² cells of their result (about 100 bytes each
     while they are ordered); three blocks of documents of 64 MiB, or one part of the store where that is larger; 256 MiB
@@ -65,12 +65,8 @@ class LateComparison:
     shelf: Shelf
     query_keys: Sequence[bytes]
     document_keys: Sequence[bytes]
-    _: KW_ONLY
     stage: SearchStage = search_locally
     candidates: int | None = None
-    method: Method = "auto"
-    recall: float = 0.99
-    seed: int = 0
     find: Find = neighbours
     folder: str | None = None
 
@@ -109,7 +105,7 @@ class LateComparison:
                 f"--candidates is {self.candidates} and {k} neighbours are looked for; expected at least {k}, better "
                 "some times as many, or none to compare everything"
             )
-        search = self._candidates(query_Q, document_N, self.method)
+        search = self._candidates(query_Q, document_N)
         facts = self._facts(k, query_Q, document_N, search.facts)
         return Neighbours(k, facts, lambda: self._rescored(search, k, query_Q))
 
@@ -193,16 +189,9 @@ class LateComparison:
             )
             yield run.start, found.scores_QK[query_owners], documents[found.documents_QK[query_owners]]
 
-    def _candidates(self, queries: np.ndarray, documents: np.ndarray, method: Method) -> Neighbours:
-        return self.find(
-            self.single("query").take(queries),
-            self.single("document"),
-            self.candidates,
-            method=method,
-            recall=self.recall,
-            among=documents,
-            seed=self.seed,
-        )
+    def _candidates(self, queries: np.ndarray, documents: np.ndarray, **settings: Any) -> Neighbours:
+        means = self.single("query").take(queries)
+        return self.find(means, self.single("document"), self.candidates, among=documents, **settings)
 
     def _rescored(
         self, search: Neighbours, k: int, queries: np.ndarray
@@ -224,7 +213,7 @@ class LateComparison:
     def _facts(self, k: int, queries: np.ndarray, documents: np.ndarray, found_by: SearchFacts) -> SearchFacts:
         """The sample's candidates are found by the method that finds everyone's, over an index of its own."""
         sample = queries[sampled(len(queries))]
-        search = self._candidates(sample, documents, "ivf" if found_by.method == "ivf" else "exact")
+        search = self._candidates(sample, documents, method=found_by.method)
         found = np.concatenate([found for _, _, found in self._rescored(search, k, sample)])
         exact = np.concatenate([found for _, _, found in self._exact(k, sample, documents)])
         share = recall_of(found, exact)[k]

@@ -120,24 +120,15 @@ class Teacher:
         files, mapped into memory."""
         config, encoder = self.config, self.planned.encoder
         query_keys, document_keys = self.keys
-        aside = os.path.dirname(os.path.abspath(config.output_file))
         if encoder.similarity == "maxsim":
             from raylib.mine.late import LateComparison
 
             of_examples = [query_keys[i] for i in self.examples.query.tolist()]
             yield LateComparison(
-                self.shelf,
-                of_examples,
-                document_keys,
-                stage=self.place.search,
-                candidates=config.candidates,
-                method=config.search,
-                recall=config.recall,
-                seed=config.seed,
-                find=self.place.find,
-                folder=aside,
+                self.shelf, of_examples, document_keys, self.place.search, config.candidates, self.place.find
             )
             return
+        aside = os.path.dirname(os.path.abspath(config.output_file))
         with ExitStack() as stack:
             sides = []
             for name, keys in (("query", query_keys), ("document", document_keys)):

@@ -9,7 +9,7 @@ from raylib.errors import UserError
 from raylib.mine.b3 import plan_batches
 from raylib.mine.late import LateComparison
 from raylib.mine.negatives import mine_negatives
-from raylib.mine.neighbours import SearchFacts, nearest, neighbours
+from raylib.mine.neighbours import Method, SearchFacts, nearest, neighbours
 from raylib.mine.quality import batch_quality
 from raylib.store.embeddings import PartRows, Shelf
 from raylib.types import Embeddings
@@ -30,6 +30,7 @@ def _maxsim(query, document):
 
 
 TABLE = np.array([[_maxsim(q, d) for d in DOCUMENTS] for q in QUERIES])
+ALL = np.arange(40)
 
 
 def _compared(tmp_path, queries=QUERIES, documents=DOCUMENTS, *, query_rows=None, document_rows=None, **settings):
@@ -198,15 +199,16 @@ def test_candidates_among_some_documents(tmp_path):
     assert np.array_equal(_found(search)[1], among[_best(TABLE[queries][:, among], 3)[1]])
 
 
-def test_the_search_for_candidates_is_as_it_was_set(tmp_path):
+def test_the_sample_is_searched_as_all_queries_are(tmp_path):
     asked = []
 
-    def find(queries, documents, k, **settings):
-        asked.append((len(queries), k, settings["recall"], settings["seed"], settings["method"]))
-        return neighbours(queries, documents, k, **settings)
+    def find(queries, documents, k, *, method: Method = "ivf", among=None):
+        asked.append((len(queries), k, method))
+        return neighbours(queries, documents, k, method=method, among=among, recall=0.9)
 
-    _compared(tmp_path, candidates=20, find=find, recall=0.9, seed=4, method="exact").nearest(2)
-    assert asked == [(40, 20, 0.9, 4, "exact"), (40, 20, 0.9, 4, "exact")]
+    search = _compared(tmp_path, candidates=20, find=find).nearest(2, ALL[:7])
+    assert asked == [(7, 20, "ivf"), (7, 20, "ivf")]
+    assert search.facts.method == "pooled" and search.facts.lists >= search.facts.visited >= 1
 
 
 def test_means_are_computed_once_and_lie_in_the_store(tmp_path, reads):
@@ -227,9 +229,6 @@ def test_means_are_computed_once_and_lie_in_the_store(tmp_path, reads):
 
 def _spoilt(side, position, tokens):
     return [*side[:position], np.asarray(tokens, dtype=np.float32).reshape(-1, DIM), *side[position + 1 :]]
-
-
-ALL = np.arange(40)
 
 
 @pytest.mark.parametrize(
