@@ -35,11 +35,11 @@ class Shape:
     query: of a query's noise. spread: of the logarithm of sizes. duplicates, near_duplicates: share of the documents
     that copy another, with their cosine."""
 
-    dimensions: int = 90
+    dimensions: int = 32
     shared: float = 0.1
-    sizes: tuple[int, ...] = (1000, 160, 17)
-    weights: tuple[float, ...] = (0.18, 0.79, 0.12)
-    own: float = 0.56
+    sizes: tuple[int, ...] = (5000, 160, 17)
+    weights: tuple[float, ...] = (0.5, 0.55, 0.12)
+    own: float = 0.65
     query: float = 0.42
     spread: float = 0.1
     duplicates: float = 0.01

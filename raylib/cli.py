@@ -32,6 +32,12 @@ _JOBS: dict[str, tuple[str, str]] = {
 """Command, of one word or two → where its settings are and what runs it, as module:name. A command lives with its job;
 the module of its settings imports nothing heavy, for the overview reads all of them."""
 
+_TRY = {
+    "": "evaluate --model raylib/bm25,raylib/hashed-ngrams --benchmarks StdlibPages",
+    "mine": "mine negatives --data train.jsonl --model BAAI/bge-m3 --output mined.jsonl --positive-fraction 0.95",
+}
+"""What an overview proposes, by the word that its commands begin with."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Exit status: 0 all done, 1 something failed, 2 the command cannot be right, 130 interrupted."""
@@ -47,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         more = {name: job for name, job in _JOBS.items() if name.startswith(f"{arguments[0]} ")}
         if more and arguments[1:2] in ([], ["-h"], ["--help"]):
-            print(_overview(more))
+            print(_overview(more, arguments[0]))
             return 0 if arguments[1:] else 2
         command = " ".join(arguments[: 2 if more else 1])
         if command not in _JOBS:
@@ -75,21 +81,22 @@ def _load(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def _overview(jobs_shown: Mapping[str, tuple[str, str]] = _JOBS) -> str:
+def _overview(jobs: Mapping[str, tuple[str, str]] = _JOBS, word: str = "") -> str:
+    """word: the one that all of `jobs` begin with."""
     from raylib import __version__
 
-    width = max(map(len, jobs_shown))
-    summaries = {name: _load(config).__doc__.strip().splitlines()[0] for name, (config, _) in jobs_shown.items()}
-    jobs = [f"  {name:<{width}}  {summary}" for name, summary in summaries.items()]
+    width = max(map(len, jobs))
+    summaries = {name: _load(config).__doc__.strip().splitlines()[0] for name, (config, _) in jobs.items()}
+    command = f"{word} COMMAND".strip()
     return "\n".join(
         [
             f"raylib {__version__}: train and judge retrieval embedding models on a Ray cluster.",
             "",
-            "usage: raylib COMMAND [options]      raylib COMMAND --help",
+            f"usage: raylib {command} [options]      raylib {command} --help",
             "",
-            *jobs,
+            *[f"  {name:<{width}}  {summary}" for name, summary in summaries.items()],
             "",
-            "Try:  raylib evaluate --model raylib/bm25,raylib/hashed-ngrams --benchmarks StdlibPages",
+            f"Try:  raylib {_TRY.get(word, _TRY[''])}",
         ]
     )
 
@@ -142,8 +149,7 @@ def read_yaml(config_class: type, path: str) -> Any:
         name = str(key).replace("-", "_")
         if name not in known:
             raise UnknownNameError(f"setting in {path}:", str(key), [k.replace("_", "-") for k in known])
-        is_list = str(known[name].type).startswith("list")
-        settings[name] = [str(value)] if is_list and isinstance(value, str) else value
+        settings[name] = _texts(value) if str(known[name].type).startswith("list") else value
     try:
         return TypeAdapter(config_class).validate_python(settings)
     except ValidationError as error:
@@ -153,6 +159,17 @@ def read_yaml(config_class: type, path: str) -> Any:
         where = ".".join(str(part) for at, part in enumerate(first["loc"]) if at == 0 or isinstance(part, int))
         wrong = [found["msg"] for found in error.errors() if found["loc"][:1] == first["loc"][:1]]  # one a type
         raise UserError(f"--config {path}: {where} is {first.get('input')!r}: {', or '.join(wrong)}") from error
+
+
+def _texts(value: Any) -> Any:
+    """What stands for a list of texts: one text, and numbers, which YAML does not leave as they are written."""
+    if isinstance(value, list):
+        return [str(one) if _is_number(one) else one for one in value]
+    return [str(value)] if isinstance(value, str) or _is_number(value) else value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _take_config(arguments: list[str]) -> tuple[list[str], str | None]:

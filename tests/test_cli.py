@@ -55,7 +55,10 @@ def yaml_file(tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], *([name, "--help"] for name in ("evaluate", "encode", "score", "compare", "inspect"))],
+    [
+        [*name.split(), "--help"]
+        for name in ("", "evaluate", "encode", "score", "compare", "inspect", "mine", "mine negatives", "mine batches")
+    ],
     ids=" ".join,
 )
 def test_help_answers_at_once_and_imports_nothing_heavy(arguments):
@@ -76,6 +79,8 @@ def test_the_overview_names_every_job_with_its_purpose(capsys):
         "inspect Show what files of hidden states hold",
         "inspect-run Write a page",
         "list Show what can be",
+        "mine negatives Find hard negatives",
+        "mine batches Plan training batches",
     )
     lines += ("score Score vectors that are already there", "compare Compare two runs query by query")
     for line in (*lines, "report Rebuild leaderboard.md"):
@@ -103,6 +108,42 @@ def test_help_of_evaluate_shows_every_setting(capsys):
 def test_no_command_shows_the_overview_and_is_no_success(capsys):
     assert main([]) == 2
     assert "usage: raylib COMMAND" in capsys.readouterr().out
+
+
+def test_a_word_that_several_commands_begin_with_shows_those(capsys):
+    assert main(["mine"]) == 2
+    shown = capsys.readouterr().out
+    assert main(["mine", "--help"]) == main(["mine", "-h"]) == 0
+    assert capsys.readouterr().out == shown * 2
+    assert "usage: raylib mine COMMAND [options]" in shown and "Try:  raylib mine negatives --data" in shown
+    assert "mine negatives  Find" in shown and "mine batches " in shown and "evaluate" not in shown
+
+
+@pytest.mark.parametrize("command", ["negatives", "batches"])
+def test_help_of_a_command_of_two_words_shows_every_setting(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["mine", command, "--help"])
+    out = capsys.readouterr().out
+    assert end.value.code == 0 and f"usage: raylib mine {command} " in " ".join(out.split())
+    for name in cli._load(cli._JOBS[f"mine {command}"][0]).__dataclass_fields__:
+        assert option_flag(name) in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mine", "negativs"], "unknown command 'mine negativs'. Did you mean mine negatives"),
+        (["mine", "--k", "3"], "unknown command 'mine --k'. "),
+        (["mine", "list"], "unknown command 'mine list'. "),
+        (["negatives"], "unknown command 'negatives'. Did you mean mine negatives"),
+        (["min"], "unknown command 'min'. Did you mean mine "),
+        (["mine-batches"], "unknown command 'mine-batches'. Did you mean mine batches"),
+    ],
+    ids=" ".join,
+)
+def test_commands_of_two_words_that_are_not_there(arguments, message, capsys):
+    assert main(arguments) == 2
+    assert message in one_line(capsys)
 
 
 def test_version(capsys):
@@ -278,6 +319,8 @@ def test_an_empty_file_sets_nothing(yaml_file):
         ("local: maybe", "local is 'maybe': Input should be a valid boolean"),
         ("gpus-per-worker: half", "gpus_per_worker is 'half': Input should be a valid number"),
         ("model: {a: b}", "model is {'a': 'b'}: Input should be a valid list"),
+        ("model: [a, true]", "model.1 is True: Input should be a valid string"),
+        ("model: true", "model is True: Input should be a valid list"),
         ("model: [a, [b]]", r"model.1 is \['b'\]: Input should be a valid string"),
         ("local: true\naddress: x", r"run.yaml: --local runs without Ray and --address names a cluster"),
         ("- model", "run.yaml holds a list; expected settings"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ class Group:
     """A source, and where its rows are among all contents."""
 
     source: Source
-    positions: list[int]
+    positions: Sequence[int]
 
 
 @dataclass

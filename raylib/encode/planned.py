@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from raylib.encode.gather import Contents
+from raylib.encode.gather import Contents, Group
 from raylib.encode.task import context_of
 from raylib.errors import BadContent, UserError
 from raylib.evaluate.batching import BatchLimits, Limits
@@ -47,36 +47,48 @@ class Planned:
     """Key → why it could not be encoded, as far as that is known."""
 
     @classmethod
-    def of_sides(cls, encoder: Encoder, sides: Mapping[Role, Source]) -> Planned:
-        """Every row of these sources, one source after the other. Raises UserError where this model cannot be given
-        some of them."""
-        contents = Contents(files=[source.name for source in sides.values()])
-        for number, source in enumerate(sides.values()):
-            contents.ids += source.ids
-            contents.sources += [number] * len(source)
-        planned = cls(encoder, contents, Plan(encoder))
-        for role, source in sides.items():
-            planned.keys += planned.plan.add(source, context_of(encoder, role))
+    def of(cls, encoder: Encoder, contents: Contents, role: Role) -> Planned:
+        planned = cls._empty(encoder, contents)
+        planned.prompt = context_of(encoder, role).prompt
+        for group in contents.groups:
+            planned._add(group, role)
         return planned
 
     @classmethod
-    def of(cls, encoder: Encoder, contents: Contents, role: Role) -> Planned:
-        context = context_of(encoder, role)
-        keys: list[bytes | None] = [None] * len(contents.ids)
-        planned = cls(encoder, contents, Plan(encoder), context.prompt, keys)
-        for group in contents.groups:
-            try:
-                read = readable_fields(encoder, group.source)
-            except UserError as error:
-                planned.unreadable.update(dict.fromkeys(group.positions, str(error)))
-                continue
-            left_out = [name for name in group.source.fields if name not in read]
-            if left_out:
-                n = len(group.positions)
-                planned.unread.append(f"{encoder.spec.name} does not read the {left_out[0]} beside {n} contents")
-            for position, key in zip(group.positions, planned.plan.add(group.source, context), strict=True):
-                planned.keys[position] = key
+    def of_sides(cls, encoder: Encoder, sides: Mapping[Role, Source]) -> Planned:
+        """Every row of these sources, one source after the other. Of a source that this model cannot read whole, no row
+        has a key."""
+        contents = Contents(files=[source.name for source in sides.values()])
+        for number, source in enumerate(sides.values()):
+            first = len(contents.ids)
+            contents.ids += source.ids
+            contents.sources += [number] * len(source)
+            contents.groups.append(Group(source, range(first, len(contents.ids))))
+        planned = cls._empty(encoder, contents)
+        for role, group in zip(sides, contents.groups, strict=True):
+            planned._add(group, role)
         return planned
+
+    @classmethod
+    def _empty(cls, encoder: Encoder, contents: Contents) -> Planned:
+        return cls(encoder, contents, Plan(encoder), keys=[None] * len(contents.ids))
+
+    def _add(self, group: Group, role: Role) -> None:
+        encoder, source, positions = self.encoder, group.source, group.positions
+        refused = len(self.unreadable)
+        for fields, rows in source.kinds().items():
+            try:
+                read = readable_fields(encoder, source, fields)
+            except UserError as error:
+                self.unreadable.update(dict.fromkeys((positions[row] for row in rows), str(error)))
+                continue
+            left_out = [name for name in fields if name not in read]
+            if left_out:
+                self.unread.append(f"{encoder.spec.name} does not read the {left_out[0]} beside {len(rows)} contents")
+        if len(self.unreadable) > refused:
+            return
+        for position, key in zip(positions, self.plan.add(source, context_of(encoder, role)), strict=True):
+            self.keys[position] = key
 
     def bad_contents(self) -> list[BadContent]:
         """Every content without a vector, in input order."""

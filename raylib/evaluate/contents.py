@@ -96,6 +96,16 @@ class Source:
         present = self.present[start:stop] if self.present is not None else None
         return Source(self.name, self.ids[start:stop], texts, images, self.required, present)
 
+    def take(self, rows: Sequence[int]) -> Source:
+        """Some of the rows. Nothing is read, and what was hashed stays known."""
+        texts, images = (None if part is None else part.select(rows) for part in (self.texts, self.images))
+        present = None if self.present is None else [self.present[row] for row in rows]
+        taken = Source(self.name, [self.ids[row] for row in rows], texts, images, self.required, present)
+        taken._digests = {field: [known[row] for row in rows] for field, known in self._digests.items()}
+        taken._lengths = [self._lengths[row] for row in rows] if self._lengths else []
+        taken._pixels = [self._pixels[row] for row in rows] if self._pixels else []
+        return taken
+
     @property
     def fields(self) -> list[str]:
         """The columns of a row but its id."""

@@ -7,6 +7,7 @@ from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -50,15 +51,18 @@ class Examples:
         """int64: the documents that the data gives as negatives of an example."""
         return self.negatives[self.offsets[example] : self.offsets[example + 1]]
 
-    def without(self, bad_queries: np.ndarray, bad_documents: np.ndarray) -> tuple[Examples, np.ndarray]:
-        """(the examples whose query and positive are good, with good negatives and the contents that they have; which
-        they are, int64). Both arguments: bool, of each content."""
-        chosen = np.flatnonzero(~(bad_queries[self.query] | bad_documents[self.positive]))
-        spans = [self.given_negatives(i) for i in chosen.tolist()]
-        spans = [span[~bad_documents[span]] for span in spans]
-        negatives = np.concatenate(spans) if spans else self.negatives[:0]
+    def without(self, left_out_queries: np.ndarray, left_out_documents: np.ndarray) -> Kept:
+        """The examples whose query and positive are not left out, their negatives that are not either, and the contents
+        that these have. Both arguments: bool, of each content."""
+        chosen = np.flatnonzero(~(left_out_queries[self.query] | left_out_documents[self.positive]))
+        owner = np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        place = np.searchsorted(chosen, owner)
+        stays = np.isin(owner, chosen) & ~left_out_documents[self.negatives]
+        counts = np.bincount(place[stays], minlength=len(chosen))
         queries, query = np.unique(self.query[chosen], return_inverse=True)
-        documents, number = np.unique(np.concatenate([self.positive[chosen], negatives]), return_inverse=True)
+        documents, number = np.unique(
+            np.concatenate([self.positive[chosen], self.negatives[stays]]), return_inverse=True
+        )
         kept = Examples(
             [self.ids[i] for i in chosen.tolist()],
             self.datasets,
@@ -68,11 +72,20 @@ class Examples:
             query.ravel(),
             number.ravel()[: len(chosen)],
             number.ravel()[len(chosen) :],
-            np.cumsum([0, *map(len, spans)]),
+            np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
             np.flatnonzero(np.isin(chosen, self.repeated)),
             self.notes,
         )
-        return kept, chosen
+        return Kept(kept, chosen, queries, documents)
+
+
+class Kept(NamedTuple):
+    """Some of the examples, and which of all examples, queries and documents those are, int64, ascending."""
+
+    examples: Examples
+    chosen: np.ndarray
+    queries: np.ndarray
+    documents: np.ndarray
 
 
 def read_examples(

@@ -50,11 +50,8 @@ class Side:
 
     def take(self, rows: np.ndarray) -> Side:
         """Some of them, int64. Nothing is read."""
-        source, chosen = self.source, rows.tolist()
-        present = None if source.present is None else [source.present[i] for i in chosen]
-        texts, images = (None if part is None else part.select(chosen) for part in (source.texts, source.images))
-        kept = Source(source.name, [source.ids[i] for i in chosen], texts, images, source.required, present)
-        return Side([self.texts[i] for i in chosen], [self.images[i] for i in chosen], kept)
+        chosen = rows.tolist()
+        return Side([self.texts[i] for i in chosen], [self.images[i] for i in chosen], self.source.take(chosen))
 
 
 @dataclass

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from raylib.errors import UnknownNameError, UserError
 from raylib.evaluate.batching import BatchLimits
-from raylib.mine.plans import SPLIT_ABOVE, check_sizes
+from raylib.mine.negatives import Sampling
+from raylib.mine.plans import SPLIT_ABOVE, Remainder, check_sizes
 from raylib.models.options import ModelOptions
 from raylib.models.protocol import ModelSpec
 from raylib.placement import Placement, at_least_one, name_list
@@ -27,6 +30,10 @@ PlanMethod = Literal[
 ]
 UNMINED: tuple[PlanMethod, ...] = ("random", "sequential")
 """Plans that need no teacher."""
+
+_MARGINS = ("absolute_margin", "relative_margin", "positive_fraction")
+_SEARCHING = ("search", "recall", "candidates")
+"""Settings that decide which neighbours are found."""
 
 
 @dataclass
@@ -95,6 +102,7 @@ class MineConfig(Placement, ModelOptions):
         """Split comma lists and check what can be checked without loading anything. Raises UserError."""
         self.model = name_list(self.model)
         self.data = [self.data] if isinstance(self.data, str) else list(self.data)
+        self.data = [path.removeprefix("file://") for path in self.data]
         for name in ("output", "store"):
             value = getattr(self, name)
             setattr(self, name, value.removeprefix("file://") if value is not None else None)
@@ -107,7 +115,7 @@ class MineConfig(Placement, ModelOptions):
         if not 0 < self.recall <= 1:
             raise UserError(f"--recall is {self.recall}; expected a share above 0 and up to 1")
         if self.search not in get_args(SearchName):
-            raise UnknownNameError("search", self.search, get_args(SearchName))
+            raise UnknownNameError("search", self.search, get_args(SearchName), hint=_one_of(get_args(SearchName)))
         if self.allow_errors < 0:
             raise UserError(f"--allow-errors is {self.allow_errors}; expected 0 or more")
 
@@ -128,6 +136,10 @@ class MineConfig(Placement, ModelOptions):
     @property
     def suffixes(self) -> tuple[str, ...]:
         """What the name of the output may end with."""
+        raise NotImplementedError
+
+    def deciding(self) -> dict[str, Any]:
+        """All that decides a result besides the examples and the teacher's vectors; as JSON holds it."""
         raise NotImplementedError
 
     @property
@@ -200,7 +212,7 @@ class NegativesConfig(MineConfig):
     positive_fraction: float | None = field(default=None, metadata={"metavar": "X"})
     """Negatives score at most this share of the positive's score (NV-Retriever's TopK-PercPos), e.g. 0.95."""
 
-    sampling: Literal["top", "random"] = field(default="top", metadata={"metavar": "top|random"})
+    sampling: Sampling = field(default="top", metadata={"metavar": "top|random"})
     """Keep the first of the best K, or some by chance."""
 
     def __post_init__(self) -> None:
@@ -216,18 +228,32 @@ class NegativesConfig(MineConfig):
                 f"--range-min {self.range_min} to --range-max {self.range_max} hold fewer than {wanted} documents; "
                 "raise --range-max, or ask for fewer with --k"
             )
+        self._check_thresholds()
+        if self.sampling not in get_args(Sampling):
+            raise UnknownNameError("sampling", self.sampling, get_args(Sampling), hint=_one_of(get_args(Sampling)))
+
+    def _check_thresholds(self) -> None:
+        margins = [name for name in _MARGINS if getattr(self, name) is not None]
+        if len(margins) > 1:
+            flags = " and ".join(f"--{name.replace('_', '-')}" for name in margins)
+            raise UserError(f"{flags} each bound a negative by the positive's score; expected one of them")
+        for name in (*_MARGINS, "max_score", "min_score"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise UserError(f"--{name.replace('_', '-')} is {value}; expected a number")
         if self.relative_margin is not None and self.relative_margin < 0:
             raise UserError(f"--relative-margin is {self.relative_margin}; expected 0 or more, e.g. 0.05")
         if self.positive_fraction is not None and not 0 < self.positive_fraction <= 1:
             raise UserError(f"--positive-fraction is {self.positive_fraction}; expected above 0 and up to 1, e.g. 0.95")
         if self.max_score is not None and self.min_score is not None and self.min_score > self.max_score:
             raise UserError(f"--min-score {self.min_score} is above --max-score {self.max_score}")
-        if self.sampling not in ("top", "random"):
-            raise UnknownNameError("sampling", self.sampling, ("top", "random"))
 
     @property
     def suffixes(self) -> tuple[str, ...]:
         return (".jsonl", ".parquet")
+
+    def deciding(self) -> dict[str, Any]:
+        return {**self.thresholds(), **{name: getattr(self, name) for name in _SEARCHING}}
 
     def thresholds(self) -> dict[str, Any]:
         """What `raylib.mine.negatives.mine_negatives` takes."""
@@ -270,7 +296,7 @@ class BatchesConfig(MineConfig):
     suspect_above: float = field(default=0.95, metadata={"metavar": "X"})
     """In what is told of the batches, a negative is suspect at this share of the positive's score."""
 
-    remainder: Literal["short", "drop"] = field(default="short", metadata={"metavar": "short|drop"})
+    remainder: Remainder = field(default="short", metadata={"metavar": "short|drop"})
     """What fills no batch makes one short batch for each data set, or is left out."""
 
     allow_duplicates: bool = False
@@ -281,18 +307,26 @@ class BatchesConfig(MineConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.skip_top = name_list(self.skip_top)
+        given: Any = self.skip_top  # from Python, one number may be given as such
+        self.skip_top = name_list([given] if isinstance(given, int) else given)
         at_least_one(self, ("batch_size", "cluster_size", "neighbours", "split_above"))
         if self.hard_negatives < 0:
             raise UserError(f"--hard-negatives is {self.hard_negatives}; expected 0 or more")
         if self.method not in get_args(PlanMethod):
-            raise UnknownNameError("method", self.method, get_args(PlanMethod))
+            raise UnknownNameError("method", self.method, get_args(PlanMethod), hint=_one_of(get_args(PlanMethod)))
         if self.method not in UNMINED:
             check_sizes(self.batch_size, self.cluster_size)
         elif self.hard_negatives:
             raise UserError(f"--hard-negatives come from clusters, and --method {self.method} has none; leave it out")
-        if self.remainder not in ("short", "drop"):
-            raise UnknownNameError("remainder", self.remainder, ("short", "drop"))
+        if self.remainder not in get_args(Remainder):
+            raise UnknownNameError("remainder", self.remainder, get_args(Remainder), hint=_one_of(get_args(Remainder)))
+        if self.duplicate_similarity is not None and not 0 < self.duplicate_similarity <= 1:
+            raise UserError(
+                f"--duplicate-similarity is {self.duplicate_similarity}; expected a cosine above 0 and up to 1, e.g. "
+                "0.99, or None for equal vectors only"
+            )
+        if not 0 < self.suspect_above <= 1:
+            raise UserError(f"--suspect-above is {self.suspect_above}; expected a share above 0 and up to 1, e.g. 0.95")
 
     @property
     def suffixes(self) -> tuple[str, ...]:
@@ -302,8 +336,15 @@ class BatchesConfig(MineConfig):
     def needs_teacher(self) -> bool:
         return self.method not in UNMINED
 
+    def deciding(self) -> dict[str, Any]:
+        return {**self.plan_settings(), "suspect_above": self.suspect_above}
+
     def plan_settings(self) -> dict[str, Any]:
-        """All that decides a plan besides its examples and the teacher's vectors, for the file of the plan."""
+        """What the file of the plan says it was made with, besides the first ranks that are left out."""
         names = ("method", "batch_size", "cluster_size", "neighbours", "hard_negatives", "duplicate_similarity")
-        more = ("remainder", "allow_duplicates", "split_above", "group_by", "search", "recall", "candidates", "seed")
+        more = ("remainder", "allow_duplicates", "split_above", "group_by", *_SEARCHING, "seed")
         return {name: getattr(self, name) for name in (*names, *more)}
+
+
+def _one_of(names: Sequence[str]) -> str:
+    return f"Expected one of {', '.join(names)}."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
 from abc import ABC, abstractmethod
@@ -16,8 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Generic, TypeVar
-
-import numpy as np
 
 from raylib import storage
 from raylib.errors import BadContent, UserError
@@ -33,6 +32,7 @@ from raylib.store.manifests import versions
 
 Config = TypeVar("Config", bound=MineConfig)
 
+_KINDS = "raylib mine "
 _VERSIONS = ("raylib-cluster", "torch", "transformers", "numpy", "faiss-gpu", "faiss-cpu", "pymetis")
 
 
@@ -78,29 +78,41 @@ class MineJob(ABC, Generic[Config]):
         was encoded until then is kept. Too many bad contents are no exception: the outcome is not `ok`.
         """
         config = self.config
+        self._check_output()
         examples = self._examples()
-        self.check(examples)
         for note in examples.notes:
             self.reporter.warn(note)
         storage.make_folder(os.path.dirname(config.output_file) or ".")
-        if not config.model:
-            return self._finish(examples, None, [])
-        storage.make_folder(config.store_folder)
-        with self._timed("plan"):
-            teacher = Teacher.of(config, self.place, examples)
-        known = self._known(self._digest(examples, teacher))
+        teacher, bad = None, []
+        if config.model:
+            storage.make_folder(config.store_folder)
+            with self._timed("plan"):
+                teacher = Teacher.of(config, self.place, examples)
+        digest = self._digest(examples, teacher)
+        known = self._known(digest)
         if known is not None:
             return known
-        with self._timed("encode"):
-            bad = teacher.encode(self.reporter)
-        self._tell_bad(bad)
-        if len(bad) > config.allow_errors:
-            return Outcome({"examples": len(examples), **teacher.counts}, bad=bad)
-        return self._finish(examples, teacher, bad)
+        if teacher is not None:
+            with self._timed("encode"):
+                bad = teacher.encode(self.reporter)
+            self._tell_bad(bad)
+            if len(bad) > config.allow_errors:
+                return Outcome({"examples": len(examples), **teacher.counts}, bad=bad)
+            if bad:
+                teacher = self._without_bad(teacher)
+        return self._write(examples, teacher, bad, digest)
 
     @abstractmethod
     def check(self, examples: Examples) -> None:
         """Raises UserError for settings that these examples cannot have."""
+
+    @abstractmethod
+    def needed(self, examples: Examples) -> Examples:
+        """The same examples with no more contents than are looked at."""
+
+    @abstractmethod
+    def deciding(self, examples: Examples) -> dict[str, Any]:
+        """The settings that decide the output besides the examples and the teacher's vectors."""
 
     @abstractmethod
     def mine(self, examples: Examples, teacher: Teacher | None) -> tuple[dict[str, str], dict[str, Any]]:
@@ -109,7 +121,7 @@ class MineJob(ABC, Generic[Config]):
     def _examples(self) -> Examples:
         config = self.config
         with self._timed("read"):
-            return read_examples(
+            found = read_examples(
                 config.data,
                 root=config.root,
                 data_root=config.data_root,
@@ -118,25 +130,30 @@ class MineJob(ABC, Generic[Config]):
                 group_by=config.group_by,
                 limit=config.limit,
             )
+        self.check(found)
+        return self.needed(found)
 
-    def _finish(self, examples: Examples, teacher: Teacher | None, bad: list[BadContent]) -> Outcome:
-        digest = self._digest(examples, teacher)
-        if teacher is None:
-            known = self._known(digest)
-            if known is not None:
-                return known
+    def _without_bad(self, teacher: Teacher) -> Teacher:
+        n = len(teacher.examples)
+        teacher = teacher.without_bad()
+        left_out = n - len(teacher.examples)
+        self.reporter.warn(f"{left_out} of {n} examples are left out: their query or positive could not be encoded")
+        self.check(teacher.examples)
+        return teacher
+
+    def _write(self, examples: Examples, teacher: Teacher | None, bad: list[BadContent], digest: str) -> Outcome:
+        """Mine, write, and say so in the summary, which comes last."""
         n = len(examples)
-        if bad:
-            assert teacher is not None
-            teacher, chosen = teacher.without_bad()
+        if teacher is not None:
             examples = teacher.examples
-            self.reporter.warn(f"{n - len(chosen)} of {n} examples are left out: they need a content that failed")
-            self.check(examples)
-        storage.remove(self.config.beside(".json"))
+        storage.remove(self._summary_path)
         files, told = self.mine(examples, teacher)
+        if bad:
+            files["errors"] = self._errors_path
         counts = {"examples": len(examples), "left_out": n - len(examples), **(teacher.counts if teacher else {})}
         summary = {
             "kind": self.kind,
+            "output": os.path.basename(self.config.output_file),
             "data": self.config.data or [self.config.hub_name],
             "teacher": None if teacher is None else {"model": teacher.name, "fingerprint": teacher.fingerprint},
             "counts": counts,
@@ -148,51 +165,89 @@ class MineJob(ABC, Generic[Config]):
             "seconds": {name: round(seconds, 3) for name, seconds in self.timings.items()},
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        storage.write_text(self.config.beside(".json"), json.dumps(summary, indent=1, default=str) + "\n")
-        return Outcome(counts, {**files, "summary": self.config.beside(".json")}, bad, summary)
+        storage.write_text(self._summary_path, json.dumps(_as_json(summary), indent=1, default=str) + "\n")
+        return Outcome(counts, {**files, "summary": self._summary_path}, bad, summary)
 
     def _digest(self, examples: Examples, teacher: Teacher | None) -> str:
-        """Names what the output holds: the examples by id and content, the teacher, and the settings."""
-        idle = {"overwrite", "quiet", "dry_run", "store", "workers", "min_workers", "gpus_per_worker", "address"}
-        idle |= {"cpus_per_worker", "local", "encode_batch_size", "max_batch_tokens", "allow_errors"}
-        settings = {name: value for name, value in self.config.as_dict().items() if name not in idle}
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
-        digest.update(ids_digest(examples.ids).encode())
-        for side in (examples.queries, examples.documents):
-            digest.update(len(side).to_bytes(8, "little"))
-        if teacher is not None:
-            digest.update(teacher.fingerprint.encode())
-            for keys in teacher.keys:
-                digest.update(b"".join(keys))
-        digest.update(np.concatenate([examples.query, examples.positive, examples.negatives]).tobytes())
+        """Names what the output holds: the examples by id, name and content, the teacher, and the settings."""
+        fingerprint = None if teacher is None else teacher.fingerprint
+        about = [self.kind, self.deciding(examples), examples.datasets, fingerprint]
+        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+        named = [column for side in (examples.queries, examples.documents) for column in (side.texts, side.images)]
+        for column in (examples.ids, *named):
+            digest.update(ids_digest(column).encode())
+        for keys in () if teacher is None else (teacher.query_keys, teacher.document_keys):
+            digest.update(b"".join(keys))
+        for numbers in (examples.dataset, examples.query, examples.positive, examples.negatives, examples.offsets):
+            digest.update(numbers.tobytes())
         return digest.hexdigest()
+
+    @property
+    def _summary_path(self) -> str:
+        return self.config.beside(".json")
+
+    @property
+    def _errors_path(self) -> str:
+        return self.config.beside(".errors.parquet")
+
+    def _check_output(self) -> None:
+        """Before anything is read. Raises UserError where something would be lost that is no output of this command."""
+        config, path = self.config, self._summary_path
+        for data in config.data:
+            if any(_within(file, data) for file in (config.output_file, path)):
+                raise UserError(
+                    f"--output {config.output_file} would replace what --data {data} names, or be read with it the "
+                    "next time; give another --output"
+                )
+        summary = self._summary()
+        if summary is None:
+            if storage.exists(path):
+                raise UserError(
+                    f"the summary goes to {path}, and what is there is none; give another --output, so that it is not "
+                    "lost"
+                )
+            if storage.exists(config.output_file) and not config.overwrite:
+                raise UserError(
+                    f"{config.output_file} is there without a summary in {path}: another program's, or of a run that "
+                    "was killed as it ended. Give another --output, or replace it with --overwrite"
+                )
+        elif summary.get("output") != os.path.basename(config.output_file):
+            raise UserError(
+                f"{path} is the summary of {summary.get('output')}, and would be that of this --output as well; give "
+                "another name"
+            )
+
+    def _summary(self) -> dict[str, Any] | None:
+        """The one that lies beside the output, if there is one."""
+        if not storage.exists(self._summary_path):
+            return None
+        try:
+            found = json.loads(storage.read_text(self._summary_path))
+        except ValueError:
+            return None
+        return found if isinstance(found, dict) and str(found.get("kind")).startswith(_KINDS) else None
 
     def _known(self, digest: str) -> Outcome | None:
         """The outcome of a run that did all this before; None where it is to be done. Raises UserError where an output
         would be lost."""
-        config = self.config
-        if config.overwrite or not storage.exists(config.output_file):
+        config, summary = self.config, self._summary()
+        if config.overwrite or summary is None or not storage.exists(config.output_file):
             return None
-        path = config.beside(".json")
-        try:
-            summary = json.loads(storage.read_text(path)) if storage.exists(path) else {}
-        except ValueError:
-            summary = {}
-        if not isinstance(summary, dict) or summary.get("digest") != digest:
+        if summary["digest"] != digest:
             raise UserError(
                 f"{config.output_file} is there, of other data, another teacher or other settings. Give another "
                 "--output, or replace it with --overwrite"
             )
-        if summary["counts"].get("failed"):
+        folder = os.path.dirname(config.output_file)
+        files = {name: storage.join(folder, file) if folder else file for name, file in summary["files"].items()}
+        if summary["counts"].get("failed") or not all(map(storage.exists, files.values())):
             return None  # what failed may be mended: it is tried again
         self.reporter.say(f"{config.output_file} is complete: the same data, teacher and settings as before")
-        folder = os.path.dirname(config.output_file)
-        files = {name: os.path.join(folder, file) for name, file in summary["files"].items()}
         counts = {**summary["counts"], "encoded": 0}
-        return Outcome(counts, {**files, "summary": path}, summary=summary, complete=True)
+        return Outcome(counts, {**files, "summary": self._summary_path}, summary=summary, complete=True)
 
     def _tell_bad(self, bad: list[BadContent]) -> None:
-        path = self.config.beside(".errors.parquet")
+        path = self._errors_path
         write_errors_to(path, bad)
         if bad:
             told = f"{len(bad)} contents could not be encoded, see {path}\n{listed(bad)}"
@@ -210,3 +265,20 @@ class MineJob(ABC, Generic[Config]):
 def facts_for_summary(facts: SearchFacts) -> dict[str, Any]:
     """How neighbours were found, without what does not apply."""
     return {name: value for name, value in vars(facts).items() if value or name == "recall"}
+
+
+def _within(file: str, data: str) -> bool:
+    """Whether a file is, or lies in, what --data names."""
+    if storage.is_remote(file) or storage.is_remote(data):
+        return file == data
+    file, data = os.path.realpath(file), os.path.realpath(data)
+    return file == data or file.startswith(data.rstrip(os.sep) + os.sep)
+
+
+def _as_json(value: Any) -> Any:
+    """The same without numbers that JSON does not have: what cannot be said, as a mean of nothing, is null."""
+    if isinstance(value, dict):
+        return {name: _as_json(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

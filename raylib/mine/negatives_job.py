@@ -22,9 +22,17 @@ class NegativesJob(MineJob[NegativesConfig]):
     def check(self, examples: Examples) -> None:
         """Nothing but the settings themselves decides: see `NegativesConfig`."""
 
+    def needed(self, examples: Examples) -> Examples:
+        """All: given negatives are candidates as well."""
+        return examples
+
+    def deciding(self, examples: Examples) -> dict[str, Any]:
+        return self.config.deciding()
+
     def mine(self, examples: Examples, teacher: Teacher | None) -> tuple[dict[str, str], dict[str, Any]]:
         assert teacher is not None, "negatives are never mined without one"
         queries, documents = content_labels(examples)
+        self.reporter.say(f"mining {len(examples)} queries among {len(examples.documents)} documents")
         with self._timed("mine"), teacher.compared() as comparison:
             found = mine_negatives(
                 comparison,

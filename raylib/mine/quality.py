@@ -189,7 +189,15 @@ def histograms(plans: dict[str, Quality]) -> bytes:
     # Okabe and Ito (2008): told apart with any kind of colour vision.
     for (name, hardest), colour in zip(values.items(), _COLOURS * len(values), strict=False):
         label = f"{name}: mean {plans[name].hardness:.3f}, suspects {plans[name].suspects:.2%}"
-        ax.hist(hardest, bins=bins.tolist(), density=True, histtype="stepfilled", alpha=0.45, color=colour, label=label)
+        ax.hist(
+            hardest,
+            bins=bins.tolist(),
+            density=len(hardest) > 0,
+            histtype="stepfilled",
+            alpha=0.45,
+            color=colour,
+            label=label,
+        )
     ax.set_xlabel("mean similarity of an example's ten hardest negatives in its batch, suspects left out")
     ax.set_ylabel("density of examples")
     ax.spines[["top", "right"]].set_visible(False)

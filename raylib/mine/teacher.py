@@ -5,34 +5,43 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from raylib import storage
 from raylib.encode.planned import Planned, resolve_encoder
 from raylib.encode.vectors import in_order
-from raylib.errors import BadContent, UserError
+from raylib.errors import BadContent, ModelError, UserError
+from raylib.evaluate.contents import Source
 from raylib.evaluate.progress import Reporter
 from raylib.examples.examples import Examples
 from raylib.mine.comparison import Comparison, DenseComparison
 from raylib.mine.config import MineConfig
 from raylib.mine.place import MinePlace
 from raylib.mine.vectors import Vectors
+from raylib.models.protocol import Encoder
 from raylib.store.embeddings import Shelf
-from raylib.types import compares_vectors
+from raylib.types import Role, compares_vectors
 
 
 @dataclass
 class Teacher:
-    """The contents of examples under the keys of one encoder. counts: contents, distinct, stored before, encoded,
-    failed."""
+    """The contents of examples under the keys of one encoder.
+
+    query_keys, document_keys: of each distinct query and document of `examples`. counts: contents, distinct, stored
+    before, encoded, failed; of all that was planned.
+    """
 
     config: MineConfig
     place: MinePlace
     examples: Examples
     planned: Planned
     shelf: Shelf
+    query_keys: list[bytes]
+    document_keys: list[bytes]
     counts: dict[str, int] = field(default_factory=dict)
 
     @classmethod
@@ -40,27 +49,19 @@ class Teacher:
         """Plans the contents; encodes nothing. Raises UserError for a model that does not read them, or whose vectors
         cannot be mined with."""
         encoder = resolve_encoder(config.spec)
-        if not compares_vectors(encoder.similarity):
-            raise UserError(
-                f"{encoder.spec.name} compares by {encoder.similarity}, which has no vectors to find neighbours by; "
-                "give a dense or a late-interaction teacher, or another --mode"
-            )
-        if config.candidates is not None and encoder.similarity != "maxsim":
-            raise UserError(
-                f"--candidates is for late-interaction teachers, and {encoder.spec.name} compares by "
-                f"{encoder.similarity}; leave it out, or choose --search ivf"
-            )
-        sides = {"query": examples.queries.source, "document": examples.documents.source}
-        planned = Planned.of_sides(encoder, sides)  # pyright: ignore[reportArgumentType]
+        _check_searchable(encoder, config)
+        sides: dict[Role, Source] = {"query": examples.queries.source, "document": examples.documents.source}
+        planned = Planned.of_sides(encoder, sides)
+        _check_readable(planned)
         shelf = Shelf(config.store_folder, encoder.fingerprint)
-        teacher = cls(config, place, examples, planned, shelf)
-        stored = planned.stored(shelf)
-        teacher.counts = {
+        counts = {
             "contents": len(planned.keys),
             "distinct": len(planned.plan.keys()),
-            "stored": len(stored),
+            "stored": len(planned.stored(shelf)),
         }
-        return teacher
+        keys: Any = planned.keys  # none is missing: all can be read
+        n = len(examples.queries)
+        return cls(config, place, examples, planned, shelf, keys[:n], keys[n:], counts)
 
     @property
     def name(self) -> str:
@@ -70,15 +71,10 @@ class Teacher:
     def fingerprint(self) -> str:
         return self.planned.encoder.fingerprint
 
-    @property
-    def keys(self) -> tuple[list[bytes], list[bytes]]:
-        """(of each distinct query, of each distinct document)."""
-        keys: Any = self.planned.keys  # a model that cannot be given some of them was refused
-        n = len(self.examples.queries)
-        return keys[:n], keys[n:]
-
     def encode(self, reporter: Reporter) -> list[BadContent]:
         """Encode what the store lacks; gives what could not be encoded."""
+        for note in self.planned.unread:
+            reporter.warn(note)
         missing = self.counts["distinct"] - self.counts["stored"]
         if not missing:
             reporter.say(f"{self.name}: all {self.counts['distinct']} contents are in the store")
@@ -102,43 +98,32 @@ class Teacher:
             reporter.warn(told)
         self.counts["encoded"] = report.encoded
 
-    def without_bad(self) -> tuple[Teacher, np.ndarray]:
-        """(the same of the examples that can be compared; which they are, int64). Raises UserError where none is
-        left."""
+    def without_bad(self) -> Teacher:
+        """The same of the examples whose query and positive were encoded. Raises UserError where none is left."""
         bad = self.planned.bad
-        queries, documents = (np.array([key in bad for key in side], dtype=bool) for side in self.keys)
-        examples, chosen = self.examples.without(queries, documents)
-        if not len(examples):
+        kept = self.examples.without(
+            *(np.array([key in bad for key in keys], dtype=bool) for keys in (self.query_keys, self.document_keys))
+        )
+        if not len(kept.examples):
             raise UserError("no example is left: every one has a query or a positive that cannot be encoded")
-        kept = Teacher.of(self.config, self.place, examples)
-        kept.counts = self.counts
-        return kept, chosen
+        return replace(
+            self,
+            examples=kept.examples,
+            query_keys=[self.query_keys[i] for i in kept.queries.tolist()],
+            document_keys=[self.document_keys[i] for i in kept.documents.tolist()],
+        )
 
     @contextmanager
     def compared(self) -> Iterator[Comparison]:
         """Queries (of each example) against the distinct documents; while the block lasts. Vectors lie in temporary
         files, mapped into memory."""
-        config, encoder = self.config, self.planned.encoder
-        query_keys, document_keys = self.keys
-        if encoder.similarity == "maxsim":
-            from raylib.mine.late import LateComparison
-
-            of_examples = [query_keys[i] for i in self.examples.query.tolist()]
-            yield LateComparison(
-                self.shelf, of_examples, document_keys, self.place.search, config.candidates, self.place.find
-            )
+        if self.planned.encoder.similarity == "maxsim":
+            yield self._late()
             return
-        aside = os.path.dirname(os.path.abspath(config.output_file))
         with ExitStack() as stack:
-            sides = []
-            for name, keys in (("query", query_keys), ("document", document_keys)):
-                dtype = self.shelf.get(keys[:1]).values.dtype
-                found = stack.enter_context(in_order(self.shelf, keys, dtype, aside))
-                if not found.is_dense:
-                    raise UserError(f"{self.name} compares by {encoder.similarity} and gave several vectors a content")
-                unit = encoder.similarity == "cosine"
-                sides.append(Vectors(found.values, name, unit, shelf=self.shelf, keys=keys))
-            queries, documents = sides
+            queries = self._vectors("query", self.query_keys, stack)
+            documents = self._vectors("document", self.document_keys, stack)
+            config = self.config
             yield DenseComparison(
                 queries.take(self.examples.query),
                 documents,
@@ -147,3 +132,51 @@ class Teacher:
                 config.seed,
                 self.place.find,
             )
+
+    def _late(self) -> Comparison:
+        from raylib.mine.late import LateComparison
+
+        config = self.config
+        of_examples = [self.query_keys[i] for i in self.examples.query.tolist()]
+        # Of the mean vectors: MaxSim itself is computed exactly.
+        find = partial(self.place.find, method=config.search, recall=config.recall, seed=config.seed)
+        return LateComparison(self.shelf, of_examples, self.document_keys, self.place.search, config.candidates, find)
+
+    def _vectors(self, name: Role, keys: list[bytes], stack: ExitStack) -> Vectors:
+        similarity, output = self.planned.encoder.similarity, self.config.output_file
+        aside = None if storage.is_remote(output) else os.path.dirname(os.path.abspath(output))
+        dtype = self.shelf.get(keys[:1]).values.dtype
+        found = stack.enter_context(in_order(self.shelf, keys, dtype, aside))
+        if not found.is_dense:
+            raise ModelError(f"{self.name} compares by {similarity} and gave several vectors for a content")
+        return Vectors(found.values, name, similarity == "cosine", shelf=self.shelf, keys=keys)
+
+
+def _check_searchable(encoder: Encoder, config: MineConfig) -> None:
+    name, similarity = encoder.spec.name, encoder.similarity
+    if not compares_vectors(similarity):
+        raise UserError(
+            f"{name} compares by {similarity}, which has no vectors to find neighbours by; give a dense or a "
+            "late-interaction teacher, or another --mode"
+        )
+    if config.candidates is not None and similarity != "maxsim":
+        raise UserError(
+            f"--candidates is for late-interaction teachers, and {name} compares by {similarity}; leave it out, or "
+            "choose --search ivf"
+        )
+    if config.search == "ivf" and config.candidates is None and similarity == "maxsim":
+        raise UserError(
+            f"--search ivf is for dense vectors, and {name} is a late-interaction teacher; give --candidates N, which "
+            "are then found so by their mean vectors, or leave it out"
+        )
+
+
+def _check_readable(planned: Planned) -> None:
+    """Before hours are spent. Raises UserError where the model cannot be given some of the contents."""
+    if not planned.unreadable:
+        return
+    first, why = next(iter(planned.unreadable.items()))
+    raise UserError(
+        f"{len(planned.unreadable)} of {len(planned.keys)} contents, {planned.contents.ids[first]} first: {why}. Give "
+        "a teacher that reads them, or leave these rows out of --data"
+    )

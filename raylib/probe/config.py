@@ -16,7 +16,7 @@ RecipeName = Literal["raylib", "published"]
 
 @dataclass
 class ProbeConfig:
-    """Train probes that predict a label from hidden states, one for each representation, layer and classifier.
+    """Train probes that predict a label from hidden states: one a representation, layer and classifier.
 
     Rows that share an image are never on both sides of the split, unless you ask for it. The best probe, by validation,
     is in <output-dir>/best; with --apply it scores new rows.

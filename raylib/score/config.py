@@ -106,7 +106,7 @@ class ScoreConfig:
 
 @dataclass
 class CompareConfig:
-    """Compare two runs query by query: how far a measure differs, how sure that is, which queries changed most.
+    """Compare two runs query by query: how far a measure differs, how sure that is, what changed most.
 
     Each side is an output folder of `raylib score`, a TREC run file (with --qrels), the result folder of a model, or
     an output folder of `raylib evaluate` with --model.
