@@ -1,11 +1,13 @@
 """Late-interaction teachers against MaxSim by loops, over matrices in a store."""
 
+import dataclasses
 import pickle
 
 import numpy as np
 import pytest
 
 from raylib.errors import UserError
+from raylib.evaluate.search import search_locally
 from raylib.mine.b3 import plan_batches
 from raylib.mine.late import LateComparison
 from raylib.mine.negatives import mine_negatives
@@ -99,6 +101,18 @@ def test_contents_that_come_twice_are_two_documents_the_lower_position_first(tmp
     assert np.array_equal(found, _best(TABLE[[2, 5, 2]][:, rows], 6)[1])
 
 
+def test_queries_are_searched_as_many_as_can_be_held(tmp_path, small_runs):
+    asked = []
+
+    def stage(request):
+        asked.append(request.shelf.token_counts(request.query_keys))
+        return search_locally(request)
+
+    _found(_compared(tmp_path, stage=stage).nearest(3))
+    assert np.concatenate(asked).tolist() == [len(query) for query in QUERIES]
+    assert max(counts.sum() for counts in asked) <= 20 and min(map(len, asked[:-1])) > 1
+
+
 def test_of_equal_scores_the_lower_position_comes_first(tmp_path, small_runs):
     """Small whole numbers have exact scores: many tie, at the last place too."""
     rng = np.random.default_rng(7)
@@ -146,6 +160,16 @@ def test_pairs_read_a_part_of_documents_once(tmp_path, reads):
     assert len(reads) == 5 and len(set(reads)) == 5
 
 
+def test_pairs_of_more_queries_than_can_be_held_read_documents_in_order(tmp_path, monkeypatch, reads):
+    monkeypatch.setattr("raylib.mine.late._QUERY_BYTES", 60 * 4 * DIM)
+    compared = _compared(tmp_path)
+    compared.pairs(np.arange(90) % 40, np.random.default_rng(0).permutation(90))
+    parts = [place.path for place in compared.shelf.locate(compared.document_keys)]
+    of_documents = [path for path in reads if path in parts]
+    assert of_documents == sorted(of_documents, key=parts.index)
+    assert 3 < len(of_documents) <= len(reads) / 2
+
+
 def test_one_vector_of_each_content_is_the_mean_of_its_tokens(tmp_path):
     means = np.stack([d.mean(axis=0) for d in DOCUMENTS])[[8, 8, 2]]
     found = _compared(tmp_path, document_rows=[8, 8, 2]).single("document")[:]
@@ -190,6 +214,18 @@ def test_enough_candidates_find_what_maxsim_finds(tmp_path, small_runs):
     search = _compared(tmp_path, candidates=89).nearest(5)
     assert search.facts.method == "pooled" and search.facts.recall == 1.0
     assert np.array_equal(_found(search)[1], _best(TABLE, 5)[1])
+
+
+def test_candidates_come_in_blocks(tmp_path, small_runs):
+    def find(queries, documents, k, **settings):
+        search = neighbours(queries, documents, k, **settings)
+        ((_, scores, found),) = search.blocks()
+        cut = [(first, scores[first : first + 15], found[first : first + 15]) for first in range(0, len(queries), 15)]
+        return dataclasses.replace(search, blocks=lambda: iter(cut))
+
+    expected = _found(_compared(tmp_path, candidates=30).nearest(5))
+    scores, found = _found(_compared(tmp_path, candidates=30, find=find).nearest(5))
+    assert np.array_equal(found, expected[1]) and np.array_equal(scores, expected[0])
 
 
 def test_candidates_among_some_documents(tmp_path):
@@ -258,7 +294,7 @@ def test_positions_are_told_as_they_were_given(tmp_path):
     assert np.isfinite(_found(compared.nearest(2, documents=np.arange(18, 30)))[0]).all()
     queries = _spoilt(QUERIES, 9, [[np.inf] * DIM])
     with pytest.raises(UserError, match=r"^query 9 has NaN"):
-        _found(_compared(tmp_path / "other", queries).nearest(2, np.array([4, 9, 9, 1])))
+        _found(_compared(tmp_path / "other", queries).nearest(2, np.array([4, 4, 9, 1])))
 
 
 @pytest.mark.parametrize(("side", "position"), [("query", 3), ("document", 17)])
