@@ -133,7 +133,10 @@ def _refuse(contents_N: np.ndarray, vectors: Embeddings, side: str, largest: flo
 
 
 def blocks(
-    pieces: Iterable[tuple[np.ndarray, Embeddings]], similarity: Similarity, limit: int | None = None
+    pieces: Iterable[tuple[np.ndarray, Embeddings]],
+    similarity: Similarity,
+    limit: int | None = None,
+    side: str = "document",
 ) -> Iterator[Block]:
     """(positions, vectors) of any size → blocks of about `limit` bytes (`BLOCK_BYTES`), small pieces put together and
     large ones cut; one content may be larger. At most about three blocks are in memory at a time."""
@@ -142,7 +145,7 @@ def blocks(
     size = 0
     for contents, vectors in pieces:
         if size and size + 4 * vectors.values.size > limit:
-            yield _joined(held, similarity)
+            yield _joined(held, similarity, side)
             held, size = [], 0
         for first, last in _cuts(vectors, limit):
             part = _between(vectors, first, last)
@@ -150,9 +153,9 @@ def blocks(
                 held.append((contents[first:last], part))
                 size += 4 * part.values.size
             else:
-                yield prepare(contents[first:last], part, similarity, "document")
+                yield prepare(contents[first:last], part, similarity, side)
     if held:
-        yield _joined(held, similarity)
+        yield _joined(held, similarity, side)
 
 
 def check_dims(queries: int, documents: int) -> None:
@@ -160,28 +163,29 @@ def check_dims(queries: int, documents: int) -> None:
     if queries != documents:
         raise UserError(
             f"queries have {queries} dimensions, documents {documents}; encode both with one model"
-            + _fusion_advice({queries, documents})
+            + fusion_advice({queries, documents})
         )
 
 
-def _fusion_advice(dims: set[int]) -> str:
+def fusion_advice(dims: set[int]) -> str:
     """What may have made some vectors twice as wide as others."""
     if len(dims) == 2 and max(dims) == 2 * min(dims):
         return " (under --fusion concat contents with text and image are twice as wide: take sum or mean)"
     return ""
 
 
-def _joined(held: list[tuple[np.ndarray, Embeddings]], similarity: Similarity) -> Block:
+def _joined(held: list[tuple[np.ndarray, Embeddings]], similarity: Similarity, side: str) -> Block:
     dims = {vectors.dim for _, vectors in held}
     if len(dims) > 1:
         found = " and ".join(map(str, sorted(dims)))
-        raise UserError(f"documents have {found} dimensions; encode all with one model{_fusion_advice(dims)}")
+        many = "queries" if side == "query" else "documents"
+        raise UserError(f"{many} have {found} dimensions; encode all with one model{fusion_advice(dims)}")
     if len(held) == 1:
-        return prepare(*held[0], similarity, "document")
+        return prepare(*held[0], similarity, side)
     if len({vectors.values.dtype for _, vectors in held}) > 1:
         held = [(contents, vectors.astype(np.float32)) for contents, vectors in held]
     contents = np.concatenate([contents for contents, _ in held])
-    return prepare(contents, Embeddings.concatenate(vectors for _, vectors in held), similarity, "document")
+    return prepare(contents, Embeddings.concatenate(vectors for _, vectors in held), similarity, side)
 
 
 def _cuts(vectors: Embeddings, limit: int) -> Iterator[tuple[int, int]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from raylib.search.maxsim import QuerySide, for_each_group, maxsim
+from raylib.search.maxsim import QuerySide, for_each_group, maxsim, query_chunks
 from raylib.search.rounding import (
     UNIT_32,
     UNIT_64,
@@ -25,6 +25,9 @@ from raylib.types import Embeddings, Hybrid, Similarity, compares_vectors
 
 _PAIRS = 256
 """Pairs that are gathered at a time: their vectors stay in a core's cache."""
+
+_MEMORY = 256 * 2**20
+"""Working memory of late-interaction pairs, beyond their vectors."""
 
 
 def normalise(vectors_ND: np.ndarray) -> np.ndarray:
@@ -82,11 +85,22 @@ def exact_pairs(
 def _maxsim_pairs(
     queries: Embeddings, documents: Embeddings, query_P: np.ndarray, document_P: np.ndarray
 ) -> np.ndarray:
-    """Document by document, each against the queries it is paired with."""
+    """Only the queries that occur are prepared, some at a time: few pairs may point at few of very many."""
     scores = np.empty(len(query_P), dtype=np.float32)
-    if not len(query_P):
-        return scores
-    side = QuerySide(queries)
+    used, query_P = np.unique(query_P, return_inverse=True)
+    chosen = queries.take(used)
+    for first, last in query_chunks(chosen, _MEMORY):
+        pairs = np.flatnonzero((query_P >= first) & (query_P < last))
+        side = QuerySide(chosen.take(np.arange(first, last)))
+        scores[pairs] = _pairs_by_document(side, documents, query_P[pairs] - first, document_P[pairs])
+    return scores
+
+
+def _pairs_by_document(
+    side: QuerySide, documents: Embeddings, query_P: np.ndarray, document_P: np.ndarray
+) -> np.ndarray:
+    """Document by document, each against the queries it is paired with. One pair at least."""
+    scores = np.empty(len(query_P), dtype=np.float32)
     order = np.argsort(document_P, kind="stable")
     runs = np.split(order, np.flatnonzero(np.diff(document_P[order])) + 1)
     asked = document_P[[run[0] for run in runs]]

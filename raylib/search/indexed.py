@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -76,7 +76,8 @@ def rank_by_index(
     built = keep(lambda: _build(options.index or "", corpus, training_bytes))
     query_P, content_P = _candidates(built, side, k * options.oversample)
     best = TopK(len(side), max(1, min(k, corpus.n_contents)))
-    _rescore(best, side, corpus, similarity, ranks_C, query_P, content_P)
+    for pairs, scores in pair_scores(side, corpus.blocks_of, similarity, query_P, content_P):
+        best.add_pairs(query_P[pairs], scores, content_P[pairs], ranks_C[content_P[pairs]])
     return Ranked(best.documents_QK, best.scores_QK), built.index.bytes_per_vector
 
 
@@ -113,24 +114,26 @@ def _candidates(built: BuiltIndex, side: Block, n: int) -> tuple[np.ndarray, np.
     return np.concatenate(query_P), np.concatenate(content_P)
 
 
-def _rescore(
-    best: TopK,
+def pair_scores(
     side: Block,
-    corpus: Corpus,
+    blocks_of: Callable[[np.ndarray], Iterable[Block]],
     similarity: Similarity,
-    ranks_C: np.ndarray,
     query_P: np.ndarray,
     content_P: np.ndarray,
-) -> None:
-    """Give `best` the candidates with their canonical scores; their vectors are read once more."""
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(which of the pairs [m] int64, their canonical scores [m] float32), block of documents by block: every content is
+    read once, however many queries it is paired with.
+
+    side: the queries, prepared; query_P: positions in it. content_P: contents, of which `blocks_of` gives some, as
+    `Corpus.blocks_of` does.
+    """
     order = np.argsort(content_P, kind="stable")
-    query_P, content_P = query_P[order], content_P[order]
-    for block in corpus.blocks_of(np.unique(content_P)):
+    sorted_P = content_P[order]
+    for block in blocks_of(np.unique(content_P)):
         by_content = np.argsort(block.contents_N)
         contents = block.contents_N[by_content]
-        first = np.searchsorted(content_P, contents, side="left")
-        counts = np.searchsorted(content_P, contents, side="right") - first
-        pairs = np.repeat(first - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+        first = np.searchsorted(sorted_P, contents, side="left")
+        counts = np.searchsorted(sorted_P, contents, side="right") - first
+        pairs = order[np.repeat(first - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())]
         within = np.repeat(by_content, counts)
-        scores = exact_pairs(side.vectors, block.vectors, query_P[pairs], within, similarity)
-        best.add_pairs(query_P[pairs], scores, content_P[pairs], ranks_C[content_P[pairs]])
+        yield pairs, exact_pairs(side.vectors, block.vectors, query_P[pairs], within, similarity)

@@ -49,6 +49,13 @@ class PartRows:
         """[n] int64, without reading the vectors. Raises StoreError."""
         return _read_table(self.path, ["tokens"]).column("tokens").to_numpy().astype(np.int64)[self.rows]
 
+    def dim(self) -> int:
+        """Of their vectors, without reading these. Raises StoreError."""
+        metadata = _read_table(self.path, ["tokens"]).schema.metadata or {}
+        if not metadata.get(b"dim", b"").isdigit():
+            raise StoreError(f"{self.path} is no part of an embedding store (it names no dim). Delete the file.")
+        return int(metadata[b"dim"])
+
 
 class Shelf:
     """The vectors of one encoder. Cheap to pickle before its first read; each process reads its own index."""
@@ -166,6 +173,13 @@ class Shelf:
         for found in self.locate(keys):
             counts[found.positions] = found.token_counts()
         return counts
+
+    def dims(self, keys: Sequence[bytes]) -> np.ndarray:
+        """[n] int64: dimensions of each key's vectors, without reading them. See `scan` for errors."""
+        dims = np.zeros(len(keys), dtype=np.int64)
+        for found in self.locate(keys):
+            dims[found.positions] = found.dim()
+        return dims
 
     def get(self, keys: Sequence[bytes]) -> Embeddings:
         """The vectors of `keys`, in that order; a key may repeat. See `scan` for errors; UserError for several dims."""

@@ -5,8 +5,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from raylib.search import canonical
 from raylib.search.canonical import exact_block, exact_pairs, normalise, rounding_bound
-from raylib.search.maxsim import maxsim
+from raylib.search.maxsim import QuerySide, maxsim
 from raylib.types import Embeddings
 from tests.search.test_maxsim import nearest_float32, ragged
 
@@ -72,3 +73,15 @@ def test_rows_are_normalised_alone():
     np.testing.assert_allclose(np.linalg.norm(unit.astype(np.float64), axis=1)[[0, 1, 2, 4]], 1, atol=1e-7)
     assert (unit[3] == 0).all()
     assert all((normalise(values[n : n + 1])[0] == unit[n]).all() for n in range(50))
+
+
+def test_late_pairs_are_scored_in_bounded_pieces(monkeypatch):
+    """Few of many queries, more tokens than are prepared at a time."""
+    queries, documents = ragged([9, 1, 30, 4, 2, 6], seed=5), ragged([1, 70, 33, 2], seed=6)
+    query_P, document_P = np.array([4, 2, 0, 4, 0, 5]), np.array([1, 1, 3, 0, 1, 2])
+    prepared = []
+    monkeypatch.setattr(canonical, "_MEMORY", 2 * 16 * queries.dim * 10)  # ten tokens
+    monkeypatch.setattr(canonical, "QuerySide", lambda side: prepared.append(len(side.values)) or QuerySide(side))
+    scores = exact_pairs(queries, documents, query_P, document_P, "maxsim")
+    assert (scores == exact_block(queries, documents, "maxsim")[query_P, document_P]).all()
+    assert prepared == [9, 30, 8]  # query 0; 2; 4 and 5; the others are in no pair

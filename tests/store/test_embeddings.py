@@ -225,6 +225,20 @@ def test_a_part_whose_token_counts_do_not_fit_its_vectors_is_named(shelf):
         fresh(shelf).get([key(1)])
 
 
+def test_dims_are_told_without_the_vectors(shelf, monkeypatch):
+    shelf.write([key(1), key(2)], dense([1, 0], [2, 0]))
+    shelf.write([key(3)], dense([1, 0, 4]))
+    monkeypatch.setattr("raylib.store.embeddings._read_part", None)
+    assert fresh(shelf).dims([key(3), key(1), key(3), key(2)]).tolist() == [3, 2, 3, 2]
+
+
+def test_a_part_that_names_no_dim_is_named(shelf):
+    path = shelf.write([key(1)], dense([1, 0]))
+    pq.write_table(pq.read_table(path).replace_schema_metadata({}), path)
+    with pytest.raises(StoreError, match=r"part-.*\.parquet is no part of an embedding store \(it names no dim\)"):
+        fresh(shelf).dims([key(1)])
+
+
 def test_encoder_json_says_whose_vectors_these_are(shelf):
     shelf.describe({"family": "clip", "dim": 512})
     written = json.loads(Path(shelf.folder, "encoder.json").read_text())
