@@ -23,10 +23,10 @@ import ray
 import ray.exceptions
 
 from raylib.cluster.search import placed
-from raylib.cluster.session import MAX_ATTEMPTS, Workers, cause_or, first_line, portable
-from raylib.cluster.shares import Share, shares_of
+from raylib.cluster.session import MAX_ATTEMPTS, Workers, cause_or, first_line
+from raylib.cluster.shares import Shard, answer_of, shares_of
 from raylib.errors import RaylibError
-from raylib.mine.inverted import InvertedFile, list_centroids, lists_to_visit, nearest_lists
+from raylib.mine.inverted import list_centroids, lists_to_visit
 from raylib.mine.neighbours import (
     Asked,
     Found,
@@ -35,10 +35,9 @@ from raylib.mine.neighbours import (
     SearchFacts,
     by_position,
     checked,
-    exact_search,
     neighbours,
 )
-from raylib.mine.vectors import Rows, Vectors
+from raylib.mine.vectors import Rows
 
 _WORTH_AN_ACTOR = 2e11
 """Floating-point operations: what a core does in the seconds that an actor takes to start."""
@@ -181,7 +180,7 @@ class _Fleet:
             gpus = self._workers.gpus
             options = self._held.enter_context(placed(gpus, len(self._shares)))
             # An actor that dies is started again and builds its share again; what it was asked is asked again.
-            actor = ray.remote(_Shard).options(max_restarts=MAX_ATTEMPTS - 1, max_task_retries=-1, **options)
+            actor = ray.remote(Shard).options(max_restarts=MAX_ATTEMPTS - 1, max_task_retries=-1, **options)
             centroids = None if self._centroids_LD is None else ray.put(self._centroids_LD)
             for share in self._shares:
                 values = None if share.parts is not None else ray.put(share.values_of(self._asked.documents))
@@ -206,72 +205,6 @@ class _Fleet:
         return cause_or(error, death)
 
 
-class _Shard:
-    """An actor. A failure travels as an answer: raised here, Ray would wrap it in its own words. What is given to it
-    may be a failure too, of another actor, and is then its answer."""
-
-    def __init__(
-        self, share: Share, values: np.ndarray | None, centroids_LD: np.ndarray | None, k: int, threads: int
-    ) -> None:
-        import torch
-
-        torch.set_num_threads(threads)
-        self._share, self._values, self._centroids_LD = share, values, centroids_LD
-        self._k = min(k, len(share.positions))
-        self._exact: Callable[[np.ndarray], Found] | None = None
-        self._file: InvertedFile | None = None
-
-    def everything(self, query_QD: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | Exception:
-        """(scores [n, k], documents [n, k], lists [n, k]) of the best in all lists."""
-
-        def found() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            file = self._index()
-            scores, at = file.search(query_QD, self._k, file.n_lists)
-            return scores, self._share.positions[at], file.list_of[at]
-
-        return _answer(found)
-
-    def lists(self, query_QD: np.ndarray, visits: int) -> np.ndarray | Exception:
-        """[n, visits] int32."""
-        centroids_LD = self._centroids_LD
-        assert centroids_LD is not None
-        return _answer(lambda: nearest_lists(query_QD, centroids_LD, visits).astype(np.int32))
-
-    def search(self, query_QD: np.ndarray, lists_QV: np.ndarray | Exception | None) -> Found | Exception:
-        """The best of this share; lists_QV: those that are visited, None to compare everything."""
-        if isinstance(lists_QV, Exception):
-            return lists_QV
-
-        def found() -> Found:
-            if lists_QV is None:
-                return self._find(query_QD)
-            scores, at = self._index().search_lists(query_QD, self._k, lists_QV)
-            return scores, np.where(at >= 0, self._share.positions[at], -1)
-
-        return _answer(found)
-
-    def _find(self, query_QD: np.ndarray) -> Found:
-        if self._exact is None:
-            self._exact = exact_search(self._vectors(), self._share.positions, self._k)
-        return self._exact(query_QD)
-
-    def _index(self) -> InvertedFile:
-        if self._file is None:
-            self._file = InvertedFile(self._vectors(), centroids_LD=self._centroids_LD)
-            self._values = None  # the file holds them as well
-        return self._file
-
-    def _vectors(self) -> Vectors:
-        return self._share.vectors(self._share.read() if self._values is None else self._values)
-
-
-def _answer(work: Callable[[], T]) -> T | Exception:
-    try:
-        return work()
-    except Exception as error:
-        return portable(error)
-
-
 def _taken(answer: Any) -> Any:
     found = ray.get(answer)
     if isinstance(found, Exception):
@@ -284,7 +217,7 @@ def _merged(k: int, *found: Found | Exception) -> Found | Exception:
     failure = next((answer for answer in found if isinstance(answer, Exception)), None)
     if failure is not None:
         return failure
-    return _answer(lambda: best_of(k, *found))  # pyright: ignore[reportArgumentType]
+    return answer_of(lambda: best_of(k, *found))  # pyright: ignore[reportArgumentType]
 
 
 def best_of(k: int, *found: Found) -> Found:

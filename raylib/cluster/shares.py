@@ -1,17 +1,22 @@
-"""Documents in shares: each says where its vectors lie, and reads them where it is needed."""
+"""Documents in shares: each says where its vectors lie, and an actor that holds one searches it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from raylib.cluster.search import share_out
+from raylib.cluster.session import portable
 from raylib.cluster.shared_store import require_store, store_marker
-from raylib.mine.neighbours import Asked
+from raylib.mine.inverted import InvertedFile, nearest_lists
+from raylib.mine.neighbours import Asked, Found, exact_search
 from raylib.mine.vectors import Vectors
 from raylib.store.embeddings import PartRows
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -90,3 +95,70 @@ def shares_of(asked: Asked, n: int) -> list[Share]:
         inside = [PartRows(p.path, np.searchsorted(share.numbers, row_of[p.positions]), p.rows) for p in parts]
         shares.append(replace(share, parts=inside))
     return shares
+
+
+class Shard:
+    """An actor. A failure travels as an answer: raised here, Ray would wrap it in its own words. What is given to it
+    may be a failure too, of another actor, and is then its answer."""
+
+    def __init__(
+        self, share: Share, values: np.ndarray | None, centroids_LD: np.ndarray | None, k: int, threads: int
+    ) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self._share, self._values, self._centroids_LD = share, values, centroids_LD
+        self._k = min(k, len(share.positions))
+        self._exact: Callable[[np.ndarray], Found] | None = None
+        self._file: InvertedFile | None = None
+
+    def everything(self, query_QD: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | Exception:
+        """(scores [n, k], documents [n, k], lists [n, k]) of the best in all lists."""
+
+        def found() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            file = self._index()
+            scores, at = file.search(query_QD, self._k, file.n_lists)
+            return scores, self._share.positions[at], file.list_of[at]
+
+        return answer_of(found)
+
+    def lists(self, query_QD: np.ndarray, visits: int) -> np.ndarray | Exception:
+        """[n, visits] int32."""
+        centroids_LD = self._centroids_LD
+        assert centroids_LD is not None
+        return answer_of(lambda: nearest_lists(query_QD, centroids_LD, visits).astype(np.int32))
+
+    def search(self, query_QD: np.ndarray, lists_QV: np.ndarray | Exception | None) -> Found | Exception:
+        """The best of this share; lists_QV: those that are visited, None to compare everything."""
+        if isinstance(lists_QV, Exception):
+            return lists_QV
+
+        def found() -> Found:
+            if lists_QV is None:
+                return self._find(query_QD)
+            scores, at = self._index().search_lists(query_QD, self._k, lists_QV)
+            return scores, np.where(at >= 0, self._share.positions[at], -1)
+
+        return answer_of(found)
+
+    def _find(self, query_QD: np.ndarray) -> Found:
+        if self._exact is None:
+            self._exact = exact_search(self._vectors(), self._share.positions, self._k)
+        return self._exact(query_QD)
+
+    def _index(self) -> InvertedFile:
+        if self._file is None:
+            self._file = InvertedFile(self._vectors(), centroids_LD=self._centroids_LD)
+            self._values = None  # the file holds them as well
+        return self._file
+
+    def _vectors(self) -> Vectors:
+        return self._share.vectors(self._share.read() if self._values is None else self._values)
+
+
+def answer_of(work: Callable[[], T]) -> T | Exception:
+    """A failure is an answer as well."""
+    try:
+        return work()
+    except Exception as error:
+        return portable(error)

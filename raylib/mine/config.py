@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from raylib.errors import UnknownNameError, UserError
-from raylib.evaluate.batching import BatchLimits
+from raylib.mine.common_config import SEARCHING, MineConfig, one_of
 from raylib.mine.negatives import Sampling
 from raylib.mine.plans import SPLIT_ABOVE, Remainder, check_sizes
-from raylib.models.options import ModelOptions
-from raylib.models.protocol import ModelSpec
-from raylib.placement import Placement, at_least_one, name_list
+from raylib.placement import at_least_one, name_list
 
-SearchName = Literal["auto", "exact", "ivf"]
 PlanMethod = Literal[
     "metis",
     "metis-swaps",
@@ -32,148 +26,6 @@ UNMINED: tuple[PlanMethod, ...] = ("random", "sequential")
 """Plans that need no teacher."""
 
 _MARGINS = ("absolute_margin", "relative_margin", "positive_fraction")
-_SEARCHING = ("search", "recall", "candidates")
-"""Settings that decide which neighbours are found."""
-
-
-@dataclass
-class MineConfig(Placement, ModelOptions):
-    """Training data, the teacher whose vectors it is mined with, and where the result goes."""
-
-    data: list[str] = field(default_factory=list, metadata={"metavar": "PATH"})
-    """Training data: JSONL of query, pos, negs; Parquet (MMEB's too); a data set's folder. Repeat the flag for more."""
-
-    root: str = field(default=".", metadata={"metavar": "DIR"})
-    """The folder, or the .zip, that image paths start from."""
-
-    data_root: str | None = field(default=None, metadata={"metavar": "DIR"})
-    """Where local copies of data sets are, for owner/name/split/doc_N.png and --hub-name. By default --root."""
-
-    hub_name: str | None = field(default=None, metadata={"metavar": "OWNER/NAME"})
-    """A data set of the hub, of which there is a local copy."""
-
-    split: str | None = None
-    """The split of data sets and folders that have several."""
-
-    group_by: str = field(default="dataset", metadata={"metavar": "FIELD"})
-    """The field that names an example's data set; without it, the file, folder or config does."""
-
-    output: str | None = field(default=None, metadata={"metavar": "FILE"})
-    """What is written; its summary and its errors go beside it."""
-
-    store: str | None = field(default=None, metadata={"metavar": "DIR"})
-    """Where the teacher's embeddings are kept between runs. By default store, beside the output."""
-
-    search: SearchName = field(default="auto", metadata={"metavar": "auto|exact|ivf"})
-    """How neighbours of dense teachers are found: all compared, or an inverted file where there are many."""
-
-    recall: float = field(default=0.99, metadata={"metavar": "X"})
-    """The share of the exact neighbours that an inverted file must find; what it finds is measured and told."""
-
-    candidates: int | None = None
-    """Late-interaction teachers: score by MaxSim only so many documents a query, the nearest by mean vectors. By
-    default all; the recall of the shortcut is measured and told."""
-
-    encode_batch_size: int | Literal["auto"] | None = field(default=None, metadata={"metavar": "N|auto"})
-    """Contents per forward of the teacher, 32 by default; auto tries the longest and keeps what fits."""
-
-    max_batch_tokens: int | None = None
-    """Tokens per forward of the teacher, padding included."""
-
-    limit: int | None = None
-    """Only the first N rows of the data."""
-
-    seed: int = 0
-    """Of everything by chance."""
-
-    allow_errors: int = 0
-    """Go on without up to N contents that cannot be encoded, and the examples that need them."""
-
-    overwrite: bool = False
-    """Replace the output of another run."""
-
-    dry_run: bool = False
-    """Print what would be encoded and how much is stored already, and stop."""
-
-    quiet: bool = False
-    """No progress and no table, only problems."""
-
-    def __post_init__(self) -> None:
-        """Split comma lists and check what can be checked without loading anything. Raises UserError."""
-        self.model = name_list(self.model)
-        self.data = [self.data] if isinstance(self.data, str) else list(self.data)
-        self.data = [path.removeprefix("file://") for path in self.data]
-        for name in ("output", "store"):
-            value = getattr(self, name)
-            setattr(self, name, value.removeprefix("file://") if value is not None else None)
-        self.check_placement()
-        at_least_one(self, ("limit", "candidates", "max_batch_tokens"))
-        if self.encode_batch_size != "auto":
-            at_least_one(self, ("encode_batch_size",))
-        elif self.max_batch_tokens is not None:
-            raise UserError("--encode-batch-size auto finds the bound on tokens itself; leave out --max-batch-tokens")
-        if not 0 < self.recall <= 1:
-            raise UserError(f"--recall is {self.recall}; expected a share above 0 and up to 1")
-        if self.search not in get_args(SearchName):
-            raise UnknownNameError("search", self.search, get_args(SearchName), hint=_one_of(get_args(SearchName)))
-        if self.allow_errors < 0:
-            raise UserError(f"--allow-errors is {self.allow_errors}; expected 0 or more")
-
-    def check_complete(self) -> None:
-        """Raises UserError unless there is data, one teacher, and a place for the result."""
-        if not self.data and self.hub_name is None:
-            raise UserError("there is no training data; add --data FILE, or --hub-name OWNER/NAME")
-        if not self.model and self.needs_teacher:
-            raise UserError("no teacher was given; add --model NAME (see: raylib list models)")
-        if len(dict.fromkeys(self.model)) > 1:
-            raise UserError(f"--model names {len(self.model)} models; data is mined with one teacher")
-        if not self.output:
-            raise UserError("no place for the result; add --output FILE")
-        suffix = os.path.splitext(self.output)[1].lower()
-        if suffix not in self.suffixes:
-            raise UserError(f"--output {self.output}: expected a file that ends with {' or '.join(self.suffixes)}")
-
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        """What the name of the output may end with."""
-        raise NotImplementedError
-
-    def deciding(self) -> dict[str, Any]:
-        """All that decides a result besides the examples and the teacher's vectors; as JSON holds it."""
-        raise NotImplementedError
-
-    @property
-    def needs_teacher(self) -> bool:
-        return True
-
-    @property
-    def spec(self) -> ModelSpec:
-        return self.specs()[0].on_gpus(self.gpus_per_worker)
-
-    @property
-    def limits(self) -> BatchLimits | None:
-        """Of one forward; None where they are to be found by trying."""
-        if self.encode_batch_size == "auto":
-            return None
-        return BatchLimits.of(self.encode_batch_size, self.max_batch_tokens)
-
-    @property
-    def output_file(self) -> str:
-        assert self.output, "check_complete comes first"
-        return self.output
-
-    def beside(self, suffix: str) -> str:
-        """A file beside the output with its name and another suffix."""
-        return os.path.splitext(self.output_file)[0] + suffix
-
-    @property
-    def store_folder(self) -> str:
-        folder = os.path.dirname(self.output_file)
-        return self.store or (f"{folder}/store" if folder else "store")
-
-    def as_dict(self) -> dict[str, Any]:
-        """What was set, for the summary."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if v is not None and v is not False and v != []}
 
 
 @dataclass
@@ -230,7 +82,7 @@ class NegativesConfig(MineConfig):
             )
         self._check_thresholds()
         if self.sampling not in get_args(Sampling):
-            raise UnknownNameError("sampling", self.sampling, get_args(Sampling), hint=_one_of(get_args(Sampling)))
+            raise UnknownNameError("sampling", self.sampling, get_args(Sampling), hint=one_of(get_args(Sampling)))
 
     def _check_thresholds(self) -> None:
         margins = [name for name in _MARGINS if getattr(self, name) is not None]
@@ -253,7 +105,7 @@ class NegativesConfig(MineConfig):
         return (".jsonl", ".parquet")
 
     def deciding(self) -> dict[str, Any]:
-        return {**self.thresholds(), **{name: getattr(self, name) for name in _SEARCHING}}
+        return {**self.thresholds(), **{name: getattr(self, name) for name in SEARCHING}}
 
     def thresholds(self) -> dict[str, Any]:
         """What `raylib.mine.negatives.mine_negatives` takes."""
@@ -313,13 +165,13 @@ class BatchesConfig(MineConfig):
         if self.hard_negatives < 0:
             raise UserError(f"--hard-negatives is {self.hard_negatives}; expected 0 or more")
         if self.method not in get_args(PlanMethod):
-            raise UnknownNameError("method", self.method, get_args(PlanMethod), hint=_one_of(get_args(PlanMethod)))
+            raise UnknownNameError("method", self.method, get_args(PlanMethod), hint=one_of(get_args(PlanMethod)))
         if self.method not in UNMINED:
             check_sizes(self.batch_size, self.cluster_size)
         elif self.hard_negatives:
             raise UserError(f"--hard-negatives come from clusters, and --method {self.method} has none; leave it out")
         if self.remainder not in get_args(Remainder):
-            raise UnknownNameError("remainder", self.remainder, get_args(Remainder), hint=_one_of(get_args(Remainder)))
+            raise UnknownNameError("remainder", self.remainder, get_args(Remainder), hint=one_of(get_args(Remainder)))
         if self.duplicate_similarity is not None and not 0 < self.duplicate_similarity <= 1:
             raise UserError(
                 f"--duplicate-similarity is {self.duplicate_similarity}; expected a cosine above 0 and up to 1, e.g. "
@@ -342,9 +194,5 @@ class BatchesConfig(MineConfig):
     def plan_settings(self) -> dict[str, Any]:
         """What the file of the plan says it was made with, besides the first ranks that are left out."""
         names = ("method", "batch_size", "cluster_size", "neighbours", "hard_negatives", "duplicate_similarity")
-        more = ("remainder", "allow_duplicates", "split_above", "group_by", *_SEARCHING, "seed")
+        more = ("remainder", "allow_duplicates", "split_above", "group_by", *SEARCHING, "seed")
         return {name: getattr(self, name) for name in (*names, *more)}
-
-
-def _one_of(names: Sequence[str]) -> str:
-    return f"Expected one of {', '.join(names)}."

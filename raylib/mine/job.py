@@ -24,7 +24,7 @@ from raylib.evaluate.errors_file import listed, write_errors_to
 from raylib.evaluate.progress import Reporter
 from raylib.examples.batch_plan import ids_digest
 from raylib.examples.examples import Examples, read_examples
-from raylib.mine.config import MineConfig
+from raylib.mine.common_config import MineConfig
 from raylib.mine.neighbours import SearchFacts
 from raylib.mine.place import MinePlace
 from raylib.mine.teacher import Teacher

@@ -18,8 +18,8 @@ from raylib.errors import BadContent, ModelError, UserError
 from raylib.evaluate.contents import Source
 from raylib.evaluate.progress import Reporter
 from raylib.examples.examples import Examples
+from raylib.mine.common_config import MineConfig
 from raylib.mine.comparison import Comparison, DenseComparison
-from raylib.mine.config import MineConfig
 from raylib.mine.place import MinePlace
 from raylib.mine.vectors import Vectors
 from raylib.models.protocol import Encoder
@@ -140,13 +140,20 @@ class Teacher:
         of_examples = [self.query_keys[i] for i in self.examples.query.tolist()]
         # Of the mean vectors: MaxSim itself is computed exactly.
         find = partial(self.place.find, method=config.search, recall=config.recall, seed=config.seed)
-        return LateComparison(self.shelf, of_examples, self.document_keys, self.place.search, config.candidates, find)
+        return LateComparison(
+            self.shelf, of_examples, self.document_keys, self.place.search, config.candidates, find, self._aside
+        )
+
+    @property
+    def _aside(self) -> str | None:
+        """Where temporary files lie, of the vectors' size: beside the output where that is a disk here."""
+        output = self.config.output_file
+        return None if storage.is_remote(output) else os.path.dirname(os.path.abspath(output))
 
     def _vectors(self, name: Role, keys: list[bytes], stack: ExitStack) -> Vectors:
-        similarity, output = self.planned.encoder.similarity, self.config.output_file
-        aside = None if storage.is_remote(output) else os.path.dirname(os.path.abspath(output))
+        similarity = self.planned.encoder.similarity
         dtype = self.shelf.get(keys[:1]).values.dtype
-        found = stack.enter_context(in_order(self.shelf, keys, dtype, aside))
+        found = stack.enter_context(in_order(self.shelf, keys, dtype, self._aside))
         if not found.is_dense:
             raise ModelError(f"{self.name} compares by {similarity} and gave several vectors for a content")
         return Vectors(found.values, name, similarity == "cosine", shelf=self.shelf, keys=keys)
