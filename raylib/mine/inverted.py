@@ -38,6 +38,9 @@ _PRODUCT_ROWS = 1024
 
 _MERGED_ROWS = 4096
 
+_MOST_OF_A_WAVE = 24
+"""Lists of each query between two choices of the k best: where hundreds are visited, what passes would fill memory."""
+
 Found = tuple[np.ndarray, np.ndarray]
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -178,11 +181,12 @@ def _centroids(documents: Vectors, n_lists: int, seed: int) -> np.ndarray:
 
 def _waves(visits: int) -> Iterator[tuple[int, int]]:
     """Ranges of lists by nearness, after the nearest: each three times as wide as all before, the k-th best of which
-    lets the less pass."""
+    lets the less pass, and no wider than bounds what passes."""
     first = 1
     while first < visits:
-        yield first, min(4 * first, visits)
-        first *= 4
+        stop = min(first + min(3 * first, _MOST_OF_A_WAVE), visits)
+        yield first, stop
+        first = stop
 
 
 def _on_threads(work: Callable[..., Any], pieces: list[Any]) -> list[Any]:

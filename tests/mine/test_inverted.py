@@ -31,7 +31,7 @@ def _in_visited(file, queries, documents, visits, k):
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize(("visits", "k"), [(1, 3), (2, 40), (7, 100), (20, 5)])
+@pytest.mark.parametrize(("visits", "k"), [(1, 3), (2, 40), (7, 100), (20, 5), (37, 9)])
 def test_the_best_of_the_visited_lists_are_found(visits, k, threads, monkeypatch):
     import torch
 
