@@ -130,7 +130,7 @@ def test_a_few_blocks_are_on_their_way(cluster):
 def dying(monkeypatch, text, number):
     """Shards that run `text` before they search for the number-th time; they travel by value."""
 
-    class Dying(sharded._Shard):
+    class Dying(sharded.Shard):
         searches = 0
 
         def search(self, query_QD, lists_QV):
@@ -139,7 +139,7 @@ def dying(monkeypatch, text, number):
                 exec(text)
             return super().search(query_QD, lists_QV)
 
-    monkeypatch.setattr(sharded, "_Shard", Dying)
+    monkeypatch.setattr(sharded, "Shard", Dying)
 
 
 DIE_ONCE = """
