@@ -119,9 +119,7 @@ def plan_encoding(config: EncodeConfig) -> dict[str, Any]:
 
 
 def _run_encoding(config: EncodeConfig) -> EncodeOutcome:
-    import functools
-
-    from raylib.encode.planned import Place, this_process
+    from raylib.encode.planned import this_process
     from raylib.evaluate.progress import reporter
 
     with _connected(config):
@@ -130,8 +128,7 @@ def _run_encoding(config: EncodeConfig) -> EncodeOutcome:
         else:
             from raylib.cluster.evaluate import RayBackend
 
-            backend = RayBackend.of(config)
-            place = Place(functools.partial(backend.plan_stage, requests=False), backend.find_limits)
+            place = RayBackend.of(config).encode_place()
         return _encode_job(config, place, reporter(config.quiet)).run()
 
 

@@ -83,13 +83,17 @@ def run_encode(config: EncodeConfig) -> int:
     from raylib.evaluate.errors_file import listed
 
     row = api.plan_encoding(config)
-    print(
-        f"{row['model']}: {row['distinct']} distinct contents of {row['contents']}; {row['stored']} are stored, "
-        f"{row['distinct'] - row['stored']} would be encoded"
-    )
+    print(_would_encode(row))
     if row["bad"]:
         print(f"{len(row['bad'])} contents cannot be encoded\n{listed(row['bad'])}")
     return 0 if len(row["bad"]) <= config.allow_errors else 1
+
+
+def _would_encode(row: dict[str, Any]) -> str:
+    return (
+        f"{row['model']}: {row['distinct']} distinct contents of {row['contents']}; {row['stored']} are stored, "
+        f"{row['distinct'] - row['stored']} would be encoded"
+    )
 
 
 def run_extract(config: ExtractConfig) -> int:
@@ -128,13 +132,7 @@ def _status(outcome: MineOutcome) -> int:
 
 
 def _print_mining(row: dict[str, Any]) -> int:
-    told = f"{row['examples']} examples"
-    if row["model"] is not None:
-        told += (
-            f"; {row['model']}: {row['distinct']} distinct contents of {row['contents']}; {row['stored']} are stored, "
-            f"{row['distinct'] - row['stored']} would be encoded"
-        )
-    print(told)
+    print(f"{row['examples']} examples" + (f"; {_would_encode(row)}" if row["model"] is not None else ""))
     return 0
 
 

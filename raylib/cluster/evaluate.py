@@ -3,6 +3,7 @@ tasks scored side by side."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from raylib.cluster.session import Workers, started_here
 from raylib.cluster.shared_pool import PooledPlan
 from raylib.cluster.shared_store import require_store, store_marker
 from raylib.cluster.ship import ShippedSource, ship
+from raylib.encode.planned import Place
 from raylib.evaluate.auto_batch import auto_limits
 from raylib.evaluate.batching import BatchLimits, MicroBatch
 from raylib.evaluate.contents import Source
@@ -49,6 +51,10 @@ class RayBackend:
         if requests and self._scorer is not None and not self.workers.gpus and started_here():
             return PooledPlan(self._scorer.pool(), progress)
         return RayDataStage(self.workers, progress)
+
+    def encode_place(self) -> Place:
+        """For jobs that encode and ask for nothing afterwards."""
+        return Place(functools.partial(self.plan_stage, requests=False), self.find_limits)
 
     def request_stage(self) -> EncodeStage:
         return PoolStage(self.workers)

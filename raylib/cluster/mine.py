@@ -15,8 +15,7 @@ from raylib.cluster.evaluate import RayBackend
 from raylib.cluster.neighbours import RayNeighbours
 from raylib.cluster.once import call
 from raylib.cluster.search import RaySearch
-from raylib.cluster.session import MAX_ATTEMPTS, Workers, cause_or, first_line
-from raylib.encode.planned import Place
+from raylib.cluster.session import MAX_ATTEMPTS, Workers, cause_or, first_line, taken
 from raylib.errors import RaylibError
 from raylib.mine.place import MinePlace, Run
 from raylib.placement import Placement
@@ -29,9 +28,8 @@ def mine_place(config: Placement) -> MinePlace:
     """The connected cluster, with as many workers as the flags say. Raises UserError for resources that the cluster
     cannot have."""
     backend = RayBackend.of(config)
-    encode = Place(functools.partial(backend.plan_stage, requests=False), backend.find_limits)
     workers = Workers.of(config)
-    return MinePlace(encode, RayNeighbours(workers), RaySearch(workers), ray_map(workers))
+    return MinePlace(backend.encode_place(), RayNeighbours(workers), RaySearch(workers), ray_map(workers))
 
 
 def ray_map(workers: Workers) -> Run:
@@ -63,13 +61,10 @@ def _on_cluster(workers: Workers, function: Callable[..., Any], tasks: Iterable[
 
 def _taken(task: Any) -> Any:
     try:
-        found = ray.get(task)
+        return taken(task)
     except ray.exceptions.RayError as error:
         death = RaylibError(
             f"mining: a worker process died {MAX_ATTEMPTS} times over the same piece ({first_line(error)}). Too little "
             "memory? Try fewer --workers, or see Ray's logs."
         )
         raise cause_or(error, death) from error
-    if isinstance(found, Exception):
-        raise found
-    return found

@@ -23,8 +23,8 @@ import ray
 import ray.exceptions
 
 from raylib.cluster.search import placed
-from raylib.cluster.session import MAX_ATTEMPTS, Workers, cause_or, first_line
-from raylib.cluster.shares import Shard, answer_of, shares_of
+from raylib.cluster.session import MAX_ATTEMPTS, Workers, answer_of, cause_or, first_line, taken
+from raylib.cluster.shares import Shard, shares_of
 from raylib.errors import RaylibError
 from raylib.mine.inverted import list_centroids, lists_to_visit
 from raylib.mine.neighbours import (
@@ -127,7 +127,7 @@ class _Fleet:
         shares."""
         try:
             queries = ray.put(query_QD)
-            answers = [_taken(answer) for answer in self._ask(lambda actor: actor.everything.remote(queries))]
+            answers = [taken(answer) for answer in self._ask(lambda actor: actor.everything.remote(queries))]
         except BaseException as error:
             self.stop()
             if isinstance(error, ray.exceptions.RayError):
@@ -149,10 +149,10 @@ class _Fleet:
                 del queries, lists, found
                 if len(waiting) == _IN_FLIGHT:
                     first, ready = waiting.popleft()
-                    yield first, *_taken(ready)
+                    yield first, *taken(ready)
             while waiting:
                 first, ready = waiting.popleft()
-                yield first, *_taken(ready)
+                yield first, *taken(ready)
         except ray.exceptions.RayError as error:
             raise self._told(error) from error
         finally:
@@ -205,19 +205,12 @@ class _Fleet:
         return cause_or(error, death)
 
 
-def _taken(answer: Any) -> Any:
-    found = ray.get(answer)
-    if isinstance(found, Exception):
-        raise found
-    return found
-
-
 def _merged(k: int, *found: Found | Exception) -> Found | Exception:
     """In a task."""
     failure = next((answer for answer in found if isinstance(answer, Exception)), None)
     if failure is not None:
         return failure
-    return answer_of(lambda: best_of(k, *found))  # pyright: ignore[reportArgumentType]
+    return answer_of(best_of, k, *found)  # pyright: ignore[reportArgumentType]
 
 
 def best_of(k: int, *found: Found) -> Found:

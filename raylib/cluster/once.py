@@ -8,7 +8,7 @@ from typing import Any
 import ray
 import ray.exceptions
 
-from raylib.cluster.session import MAX_ATTEMPTS, Workers, portable, worker_failure
+from raylib.cluster.session import MAX_ATTEMPTS, Workers, answer_of, taken, worker_failure
 
 
 def once(workers: Workers, model: str, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -16,21 +16,14 @@ def once(workers: Workers, model: str, function: Callable[..., Any], *arguments:
     `MAX_ATTEMPTS` times; model: named in that."""
     task = ray.remote(call).options(num_gpus=workers.gpus or None, num_cpus=workers.cpus, max_retries=MAX_ATTEMPTS - 1)
     try:
-        found: Any = ray.get(task.remote(workers.cpus, function, *arguments))
+        return taken(task.remote(workers.cpus, function, *arguments))
     except ray.exceptions.RayError as error:
         raise worker_failure(error, model) from error
-    if isinstance(found, Exception):
-        raise found
-    return found
 
 
 def call(threads: int, function: Callable[..., Any], *arguments: Any) -> Any:
-    """On a worker, with so many threads of torch. A failure travels as an answer: raised here, Ray would wrap it in its
-    own words."""
+    """On a worker, with so many threads of torch; see `answer_of`."""
     import torch
 
-    try:
-        torch.set_num_threads(threads)
-        return function(*arguments)
-    except Exception as error:
-        return portable(error)
+    torch.set_num_threads(threads)
+    return answer_of(function, *arguments)

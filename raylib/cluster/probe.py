@@ -10,7 +10,7 @@ import numpy as np
 import ray
 import ray.exceptions
 
-from raylib.cluster.session import MAX_ATTEMPTS, portable, worker_failure
+from raylib.cluster.session import MAX_ATTEMPTS, answer_of, taken, worker_failure
 from raylib.probe.place import Common, Matrix, ProbeTask
 from raylib.probe.results import ProbeResult
 from raylib.store.representations import Representation
@@ -44,17 +44,12 @@ class RayPlace:
             (done,), _ = ray.wait(list(running), num_returns=1)
             task = running.pop(done)
             try:
-                found: Any = ray.get(done)
+                found = taken(done)
             except ray.exceptions.RayError as error:
                 raise worker_failure(error, task.representation.path) from error
-            if isinstance(found, Exception):
-                raise found
             yield task, *found
 
 
 def _run(task: ProbeTask, states: np.ndarray, common: Common) -> tuple[ProbeResult, dict[str, Any]] | Exception:
-    """On a worker. A failure travels as an answer: raised here, Ray would wrap it in its own words."""
-    try:
-        return task.run(states, common)
-    except Exception as error:
-        return portable(error)
+    """On a worker."""
+    return answer_of(task.run, states, common)

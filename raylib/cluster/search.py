@@ -16,7 +16,7 @@ import ray.exceptions
 from ray.util import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from raylib.cluster.session import MAX_ATTEMPTS, Workers, first_line, portable
+from raylib.cluster.session import MAX_ATTEMPTS, Workers, answer_of, first_line
 from raylib.cluster.shared_store import require_store, store_marker
 from raylib.errors import RaylibError
 from raylib.evaluate.pooled import describe_pooled, not_pooled, pool_rows
@@ -170,27 +170,29 @@ class _Job:
 
 
 def _search_shard(queries: Embeddings, job: _Job, marker: str | None) -> Ranked | Exception:
-    """On a worker. A failure travels as an answer: raised here, Ray would wrap it in its own words."""
-    try:
+    """On a worker."""
+
+    def found() -> Ranked:
         _begin(job.threads, marker)
-        queries = Embeddings(np.array(queries.values), queries.offsets)  # Ray's own memory is read-only
-        running = Search(queries, job.similarity, job.k, job.ranks_C, job.options)
+        side = Embeddings(np.array(queries.values), queries.offsets)  # Ray's own memory is read-only
+        running = Search(side, job.similarity, job.k, job.ranks_C, job.options)
         for block in blocks(((part.positions, part.read()) for part in job.parts), job.similarity):
             running.add(block)
         return running.found()
-    except Exception as error:
-        return portable(error)
+
+    return answer_of(found)
 
 
 def _pool_shard(
     shelf: Shelf, parts: list[PartRows], keys: Sequence[bytes], factor: int, threads: int, marker: str | None
 ) -> Exception | None:
-    try:
+    """On a worker."""
+
+    def pool() -> None:
         _begin(threads, marker)
         pool_rows(shelf, parts, keys, factor)
-        return None
-    except Exception as error:
-        return portable(error)
+
+    return answer_of(pool)
 
 
 def _begin(threads: int, marker: str | None) -> None:

@@ -6,10 +6,10 @@ import logging
 import os
 import pickle
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from raylib.errors import ModelError, RaylibError, UserError
 
@@ -23,6 +23,8 @@ import ray.exceptions
 if TYPE_CHECKING:
     from raylib.models.protocol import Encoder
     from raylib.placement import Placement
+
+T = TypeVar("T")
 
 MAX_ATTEMPTS = 3
 """How often contents are given to a worker before its death is put down to them, and not to the machine."""
@@ -155,6 +157,23 @@ def portable(error: Exception) -> Exception:
     except Exception:
         copy = None
     return error if type(copy) is type(error) else RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def answer_of(work: Callable[..., T], *arguments: Any) -> T | Exception:
+    """What `work` gives; a failure travels as an answer as well: raised on a worker, Ray would wrap it in its own
+    words."""
+    try:
+        return work(*arguments)
+    except Exception as error:
+        return portable(error)
+
+
+def taken(answer: Any) -> Any:
+    """What `answer_of` gave in a task or an actor. Raises the failure, where it is one, and Ray's errors."""
+    found = ray.get(answer)
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 def worker_failure(error: ray.exceptions.RayError, model: str) -> Exception:

@@ -12,7 +12,7 @@ import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raylib.cluster.pool import PoolStage
-from raylib.cluster.session import Workers, portable, worker_failure
+from raylib.cluster.session import Workers, answer_of, worker_failure
 from raylib.cluster.ship import ShippedSource, ship
 from raylib.evaluate.batching import MicroBatch
 from raylib.evaluate.contents import Source
@@ -39,10 +39,7 @@ class _Keeper:
     ) -> EncodeReport | Exception:
         with self._lock:
             stage = self._stages.setdefault(encoder.fingerprint, PoolStage(self._workers))
-        try:
-            return stage.encode(encoder, batches, sources, shelf)
-        except Exception as error:  # raised, Ray would wrap it in its own words
-            return portable(error)
+        return answer_of(stage.encode, encoder, batches, sources, shelf)
 
     def release(self, fingerprint: str) -> None:
         """Give up the actors of one model."""

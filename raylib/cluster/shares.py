@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from raylib.cluster.search import share_out
-from raylib.cluster.session import portable
+from raylib.cluster.session import answer_of
 from raylib.cluster.shared_store import require_store, store_marker
 from raylib.mine.inverted import InvertedFile, nearest_lists
 from raylib.mine.neighbours import Asked, Found, exact_search
 from raylib.mine.vectors import Vectors
 from raylib.store.embeddings import PartRows
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -98,8 +96,7 @@ def shares_of(asked: Asked, n: int) -> list[Share]:
 
 
 class Shard:
-    """An actor. A failure travels as an answer: raised here, Ray would wrap it in its own words. What is given to it
-    may be a failure too, of another actor, and is then its answer."""
+    """An actor. What is given to it may be a failure, of another actor, and is then its answer."""
 
     def __init__(
         self, share: Share, values: np.ndarray | None, centroids_LD: np.ndarray | None, k: int, threads: int
@@ -154,11 +151,3 @@ class Shard:
 
     def _vectors(self) -> Vectors:
         return self._share.vectors(self._share.read() if self._values is None else self._values)
-
-
-def answer_of(work: Callable[[], T]) -> T | Exception:
-    """A failure is an answer as well."""
-    try:
-        return work()
-    except Exception as error:
-        return portable(error)

@@ -67,7 +67,7 @@ class EncodeJob:
         with self._planned() as (planned, inputs):
             return {
                 "model": planned.encoder.spec.name,
-                **_counts(planned, planned.stored(self._shelf(planned))),
+                **planned.counts(self._shelf(planned)),
                 "bad": planned.bad_contents(),
                 "skipped": inputs.skipped,
             }
@@ -90,8 +90,7 @@ class EncodeJob:
             if known is not None:
                 return known
             shelf = self._shelf(planned)
-            stored = planned.stored(shelf)
-            counts = _counts(planned, stored)
+            counts = planned.counts(shelf)
             report = self._encode(planned, shelf, counts)
             bad = planned.bad_contents()
             counts |= {"encoded": report.encoded, "failed": len(bad)}
@@ -171,20 +170,10 @@ class EncodeJob:
         return Outcome(folder, counts, _paths(folder, manifest["files"]))
 
     def _encode(self, planned: Planned, shelf: Shelf, counts: dict[str, int]) -> EncodeReport:
-        name, missing = planned.encoder.spec.name, counts["distinct"] - counts["stored"]
-        if not missing:
-            self.reporter.say(f"{name}: all {counts['distinct']} contents are in the store")
-            return EncodeReport()
-        note = f", {counts['stored']} of {counts['distinct']} are in the store" if counts["stored"] else ""
-        self.reporter.say(f"{name}: encoding {missing} contents{note}")
-        limits: Any = self.config.limits
-        if limits is None:
-            limits = planned.found_limits(shelf, self.place.find_limits)
-        with self.reporter.stage(f"encode {name}", missing) as progress:
-            report = planned.encode_missing(shelf, self.place.stage_with(progress), limits)
-        for told in report.notes:
-            self.reporter.warn(told)
-        self.timings |= {"startup": report.startup_seconds, "encode": report.seconds, "encode_cpu": report.cpu_seconds}
+        report = planned.encode(shelf, counts, self.place, self.config.limits, self.reporter)
+        if counts["distinct"] > counts["stored"]:
+            self.timings["startup"], self.timings["encode"] = report.startup_seconds, report.seconds
+            self.timings["encode_cpu"] = report.cpu_seconds
         return report
 
     def _tell_bad(self, bad: list[BadContent]) -> None:
@@ -247,10 +236,6 @@ class EncodeJob:
 
 def _paths(folder: str, files: dict[str, str]) -> dict[str, str]:
     return {name: storage.join(folder, files[name]) for name in ("embeddings", "ids") if name in files}
-
-
-def _counts(planned: Planned, stored: set[bytes]) -> dict[str, int]:
-    return {"contents": len(planned.keys), "distinct": len(planned.plan.keys()), "stored": len(stored)}
 
 
 def _digest(planned: Planned, config: EncodeConfig) -> str:

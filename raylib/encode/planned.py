@@ -21,6 +21,7 @@ from raylib.types import Role
 if TYPE_CHECKING:
     from raylib.evaluate.auto_batch import LimitsFinder
     from raylib.evaluate.model import EncodeStage
+    from raylib.evaluate.progress import Reporter
 
 
 def resolve_encoder(spec: ModelSpec) -> Encoder:
@@ -108,6 +109,28 @@ class Planned:
         """The planned keys that are on the shelf."""
         shelf.refresh()
         return shelf.stored(self.plan.keys())
+
+    def counts(self, shelf: Shelf) -> dict[str, int]:
+        """contents, distinct ones, and how many of these are on the shelf ("stored")."""
+        return {"contents": len(self.keys), "distinct": len(self.plan.keys()), "stored": len(self.stored(shelf))}
+
+    def encode(
+        self, shelf: Shelf, counts: Mapping[str, int], place: Place, limits: Limits | None, reporter: Reporter
+    ) -> EncodeReport:
+        """Encode what the shelf lacks, and tell how far it is. counts: as `counts` gave them. limits: None where they
+        are to be found by trying. Contents that turn out to be bad are then in `bad`."""
+        name, missing = self.encoder.spec.name, counts["distinct"] - counts["stored"]
+        if not missing:
+            reporter.say(f"{name}: all {counts['distinct']} contents are in the store")
+            return EncodeReport()
+        note = f", {counts['stored']} of {counts['distinct']} are in the store" if counts["stored"] else ""
+        reporter.say(f"{name}: encoding {missing} contents{note}")
+        found: Any = self.found_limits(shelf, place.find_limits) if limits is None else limits
+        with reporter.stage(f"encode {name}", missing) as progress:
+            report = self.encode_missing(shelf, place.stage_with(progress), found)
+        for told in report.notes:
+            reporter.warn(told)
+        return report
 
     def encode_missing(self, shelf: Shelf, stage: EncodeStage, limits: Limits) -> EncodeReport:
         """Encode what the shelf lacks; contents that turn out to be bad are then in `bad`."""

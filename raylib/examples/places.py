@@ -14,6 +14,7 @@ from raylib.errors import UserError
 from raylib.evaluate.contents import BadContentError
 from raylib.evaluate.pixel_files import IMAGE_SUFFIXES
 from raylib.tasks.cache import versioned_view
+from raylib.tasks.local_data import find_copy
 from raylib.tasks.mmeb_images import Images, find_images
 
 if TYPE_CHECKING:
@@ -146,12 +147,11 @@ def local_copy(hub_name: str, data_root: str) -> str:
         raise UserError(
             f"{hub_name!r} is no name of a data set of the hub; expected owner/name. A folder or a file goes by --data"
         )
-    tried = list(dict.fromkeys(os.path.join(data_root, name) for name in (hub_name, hub_name.rpartition("/")[2])))
-    for folder in tried:
-        if os.path.isdir(folder):
-            return folder
+    folder, tried = find_copy(hub_name, data_root)
+    if folder is not None:
+        return folder
     raise UserError(
-        f"no local copy of the data set {hub_name}: there is no {' and no '.join(tried)}. Copy it "
+        f"no local copy of the data set {hub_name}: there is no {' and no '.join(dict.fromkeys(tried))}. Copy it "
         f"(hf download {hub_name} --repo-type dataset --local-dir {tried[0]}), or say where it is with --data-root."
     )
 

@@ -54,14 +54,9 @@ class Teacher:
         planned = Planned.of_sides(encoder, sides)
         _check_readable(planned)
         shelf = Shelf(config.store_folder, encoder.fingerprint)
-        counts = {
-            "contents": len(planned.keys),
-            "distinct": len(planned.plan.keys()),
-            "stored": len(planned.stored(shelf)),
-        }
         keys: Any = planned.keys  # none is missing: all can be read
         n = len(examples.queries)
-        return cls(config, place, examples, planned, shelf, keys[:n], keys[n:], counts)
+        return cls(config, place, examples, planned, shelf, keys[:n], keys[n:], planned.counts(shelf))
 
     @property
     def name(self) -> str:
@@ -75,28 +70,10 @@ class Teacher:
         """Encode what the store lacks; gives what could not be encoded."""
         for note in self.planned.unread:
             reporter.warn(note)
-        missing = self.counts["distinct"] - self.counts["stored"]
-        if not missing:
-            reporter.say(f"{self.name}: all {self.counts['distinct']} contents are in the store")
-        else:
-            stored = f", {self.counts['stored']} of {self.counts['distinct']} are in the store"
-            reporter.say(f"{self.name}: encoding {missing} contents{stored if self.counts['stored'] else ''}")
-            self._encode(missing, reporter)
+        report = self.planned.encode(self.shelf, self.counts, self.place.encode, self.config.limits, reporter)
         bad = self.planned.bad_contents()
-        self.counts.setdefault("encoded", 0)
-        self.counts["failed"] = len(bad)
+        self.counts |= {"encoded": report.encoded, "failed": len(bad)}
         return bad
-
-    def _encode(self, missing: int, reporter: Reporter) -> None:
-        place, planned = self.place.encode, self.planned
-        limits: Any = self.config.limits
-        if limits is None:
-            limits = planned.found_limits(self.shelf, place.find_limits)
-        with reporter.stage(f"encode {self.name}", missing) as progress:
-            report = planned.encode_missing(self.shelf, place.stage_with(progress), limits)
-        for told in report.notes:
-            reporter.warn(told)
-        self.counts["encoded"] = report.encoded
 
     def without_bad(self) -> Teacher:
         """The same of the examples whose query and positive were encoded. Raises UserError where none is left."""

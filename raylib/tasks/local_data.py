@@ -50,12 +50,17 @@ def mark_local(task: AbsTask, folder: str) -> None:
     setattr(task, _MARK, folder)
 
 
-def _local_folder(task: AbsTask, hub_path: str, data_root: str) -> str:
-    root = os.path.abspath(os.path.expanduser(data_root))
+def find_copy(hub_path: str, root: str) -> tuple[str | None, list[str]]:
+    """(the folder below `root` with a copy of a data set of the hub, None where there is none; where it may be, by its
+    whole name or without its owner)."""
     tried = [os.path.join(root, hub_path), os.path.join(root, hub_path.rpartition("/")[2])]
-    for folder in tried:
-        if os.path.isdir(folder):
-            return folder
+    return next(filter(os.path.isdir, tried), None), tried
+
+
+def _local_folder(task: AbsTask, hub_path: str, data_root: str) -> str:
+    folder, tried = find_copy(hub_path, os.path.abspath(os.path.expanduser(data_root)))
+    if folder is not None:
+        return folder
     raise UserError(
         f"no local copy of {hub_path}, which {task.metadata.name} reads: there is neither {tried[0]} nor {tried[1]}. "
         f"Copy the data set to one of them (hf download {hub_path} --repo-type dataset --local-dir {tried[0]}), "
