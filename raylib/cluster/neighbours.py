@@ -29,15 +29,14 @@ from raylib.errors import RaylibError
 from raylib.mine.inverted import list_centroids, lists_to_visit
 from raylib.mine.neighbours import (
     Asked,
-    Found,
-    Method,
     Neighbours,
     SearchFacts,
     by_position,
     checked,
     neighbours,
 )
-from raylib.mine.vectors import Rows
+from raylib.mine.options import SearchMethod
+from raylib.mine.vectors import Found, Rows
 
 _WORTH_AN_ACTOR = 2e11
 """Floating-point operations: what a core does in the seconds that an actor takes to start."""
@@ -78,7 +77,7 @@ class RayNeighbours:
         documents: Rows,
         k: int,
         *,
-        method: Method = "auto",
+        method: SearchMethod = "auto",
         recall: float = 0.99,
         among: np.ndarray | None = None,
         seed: int = 0,

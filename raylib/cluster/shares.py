@@ -12,8 +12,8 @@ from raylib.cluster.search import share_out
 from raylib.cluster.session import answer_of
 from raylib.cluster.shared_store import require_store, store_marker
 from raylib.mine.inverted import InvertedFile, nearest_lists
-from raylib.mine.neighbours import Asked, Found, exact_search
-from raylib.mine.vectors import Vectors
+from raylib.mine.neighbours import Asked, exact_search
+from raylib.mine.vectors import Found, Vectors
 from raylib.store.embeddings import PartRows
 
 

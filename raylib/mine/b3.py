@@ -14,10 +14,10 @@ from raylib.mine.assemble import assemble
 from raylib.mine.comparison import Comparison, DenseComparison
 from raylib.mine.duplicates import same_examples
 from raylib.mine.graph import Graph, either_graph, joined_graphs, mutual_graph, wanted_window
-from raylib.mine.neighbours import Method as SearchMethod
 from raylib.mine.neighbours import SearchFacts, ranked_documents
-from raylib.mine.partition import Method, partition
-from raylib.mine.plans import NO_EXAMPLE, SPLIT_ABOVE, Remainder, check_sizes, filled, members_of, shuffled
+from raylib.mine.options import SPLIT_ABOVE, PartitionMethod, Remainder, SearchMethod, check_sizes
+from raylib.mine.partition import partition
+from raylib.mine.plans import NO_EXAMPLE, filled, members_of, shuffled
 from raylib.mine.split import Run
 from raylib.mine.vectors import Vectors, checked_positives
 
@@ -73,7 +73,7 @@ def plan_batches(
     skip_top: int | Mapping[Any, int] = 30,
     neighbours: int = 100,
     seed: int = 0,
-    method: Method = "metis",
+    method: PartitionMethod = "metis",
     groups: Sequence[Any] | np.ndarray | None = None,
     contents: Sequence[Any] | np.ndarray | None = None,
     duplicate_similarity: float | None = 0.99,
@@ -117,23 +117,31 @@ def plan_batches(
     same = same_examples(comparison, positives, duplicate_similarity, contents)
     clock.add("duplicates")
     settings = _Settings(batch_size, cluster_size, neighbours, method, allow_duplicates, split_above, run)
-    found = []
+    found = {}
     for number, (name, rows) in enumerate(members.items()):
         planned = _plan_group(comparison, rows, positives, same, skips[name], settings, seed + number, clock)
-        found.append((rows, planned))
+        found[name] = rows, planned
+    batches = shuffled([filled(rows[g.places], batch_size, remainder) for rows, g in found.values()], seed)
+    return _joined(found, batches, same, clock)
+
+
+def _joined(
+    found: Mapping[Any, tuple[np.ndarray, _GroupPlan]], batches: np.ndarray, same: np.ndarray, clock: Clock
+) -> Plan:
+    """The plan of all groups. found: by group its examples and its plan."""
+    n, groups = len(same), list(found.values())
     clusters = np.full(n, NO_EXAMPLE, dtype=np.int64)
-    for rows, group in found:
+    for rows, group in groups:
         clusters[rows] = group.clusters + 1 + clusters.max()
-    batches = shuffled([filled(rows[g.places], batch_size, remainder) for rows, g in found], seed)
     clusters[np.setdiff1d(np.arange(n), batches)] = NO_EXAMPLE
     return Plan(
         batches,
         clusters,
-        joined_graphs([(rows, g.graph) for rows, g in found], n),
+        joined_graphs([(rows, group.graph) for rows, group in groups], n),
         same,
-        _joined_ranks([(rows, g.excluded) for rows, g in found], n),
-        _joined_ranks([(rows, g.window) for rows, g in found], n),
-        {name: g.search for name, (_, g) in zip(members, found, strict=True)},
+        _joined_ranks([(rows, group.excluded) for rows, group in groups], n),
+        _joined_ranks([(rows, group.window) for rows, group in groups], n),
+        {name: group.search for name, (_, group) in found.items()},
         clock.seconds,
     )
 
@@ -157,7 +165,7 @@ class _Settings:
     batch_size: int
     cluster_size: int
     neighbours: int
-    method: Method
+    method: PartitionMethod
     allow_duplicates: bool
     split_above: int
     run: Run

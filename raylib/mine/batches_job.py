@@ -13,11 +13,12 @@ from raylib.examples.batch_plan import write_plan
 from raylib.examples.examples import Examples
 from raylib.mine.b3 import Plan, plan_batches
 from raylib.mine.comparison import Comparison, DenseComparison
-from raylib.mine.config import UNMINED, BatchesConfig
+from raylib.mine.config import BatchesConfig
 from raylib.mine.duplicates import same_examples
 from raylib.mine.harder import cluster_negatives
 from raylib.mine.job import MineJob, facts_for_summary
 from raylib.mine.kinds import skip_tops
+from raylib.mine.options import UNMINED
 from raylib.mine.plans import random_batches, sequential_batches
 from raylib.mine.quality import ClusterQuality, Quality, batch_quality, cluster_quality, histograms, random_quality
 from raylib.mine.report import print_batches

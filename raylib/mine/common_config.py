@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from raylib.errors import UnknownNameError, UserError
 from raylib.evaluate.batching import BatchLimits
+from raylib.mine.options import SearchMethod
 from raylib.models.options import ModelOptions
 from raylib.models.protocol import ModelSpec
 from raylib.placement import Placement, at_least_one, name_list
 
-SearchName = Literal["auto", "exact", "ivf"]
 SEARCHING = ("search", "recall", "candidates")
 """Settings that decide which neighbours are found."""
 
 
 @dataclass
-class MineConfig(Placement, ModelOptions):
+class MineConfig(Placement, ModelOptions, ABC):
     """Training data, the teacher whose vectors it is mined with, and where the result goes."""
 
     data: list[str] = field(default_factory=list, metadata={"metavar": "PATH"})
@@ -47,7 +48,7 @@ class MineConfig(Placement, ModelOptions):
     store: str | None = field(default=None, metadata={"metavar": "DIR"})
     """Where the teacher's embeddings are kept between runs. By default store, beside the output."""
 
-    search: SearchName = field(default="auto", metadata={"metavar": "auto|exact|ivf"})
+    search: SearchMethod = field(default="auto", metadata={"metavar": "auto|exact|ivf"})
     """How neighbours of dense teachers are found: all compared, or an inverted file where there are many."""
 
     recall: float = field(default=0.99, metadata={"metavar": "X"})
@@ -97,8 +98,8 @@ class MineConfig(Placement, ModelOptions):
             raise UserError("--encode-batch-size auto finds the bound on tokens itself; leave out --max-batch-tokens")
         if not 0 < self.recall <= 1:
             raise UserError(f"--recall is {self.recall}; expected a share above 0 and up to 1")
-        if self.search not in get_args(SearchName):
-            raise UnknownNameError("search", self.search, get_args(SearchName), hint=one_of(get_args(SearchName)))
+        if self.search not in get_args(SearchMethod):
+            raise UnknownNameError("search", self.search, get_args(SearchMethod), hint=one_of(get_args(SearchMethod)))
         if self.allow_errors < 0:
             raise UserError(f"--allow-errors is {self.allow_errors}; expected 0 or more")
 
@@ -117,13 +118,13 @@ class MineConfig(Placement, ModelOptions):
             raise UserError(f"--output {self.output}: expected a file that ends with {' or '.join(self.suffixes)}")
 
     @property
+    @abstractmethod
     def suffixes(self) -> tuple[str, ...]:
         """What the name of the output may end with."""
-        raise NotImplementedError
 
+    @abstractmethod
     def deciding(self) -> dict[str, Any]:
         """All that decides a result besides the examples and the teacher's vectors; as JSON holds it."""
-        raise NotImplementedError
 
     @property
     def needs_teacher(self) -> bool:

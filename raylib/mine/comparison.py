@@ -9,7 +9,8 @@ from typing import Protocol
 import numpy as np
 
 from raylib.errors import UserError
-from raylib.mine.neighbours import Method, Neighbours, neighbours
+from raylib.mine.neighbours import Neighbours, neighbours
+from raylib.mine.options import SearchMethod
 from raylib.mine.vectors import Vectors
 from raylib.types import Role
 
@@ -58,7 +59,7 @@ class DenseComparison:
 
     queries: Vectors
     documents: Vectors
-    method: Method = "auto"
+    method: SearchMethod = "auto"
     recall: float = 0.99
     seed: int = 0
     find: Find = neighbours

@@ -4,26 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from raylib.errors import UnknownNameError, UserError
 from raylib.mine.common_config import SEARCHING, MineConfig, one_of
-from raylib.mine.negatives import Sampling
-from raylib.mine.plans import SPLIT_ABOVE, Remainder, check_sizes
+from raylib.mine.options import SPLIT_ABOVE, UNMINED, PlanMethod, Remainder, Sampling, check_sizes
 from raylib.placement import at_least_one, name_list
-
-PlanMethod = Literal[
-    "metis",
-    "metis-swaps",
-    "growth",
-    "growth-swaps",
-    "signed-growth",
-    "balanced-kmeans",
-    "random",
-    "sequential",
-]
-UNMINED: tuple[PlanMethod, ...] = ("random", "sequential")
-"""Plans that need no teacher."""
 
 _MARGINS = ("absolute_margin", "relative_margin", "positive_fraction")
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from raylib.mine.vectors import Vectors
+from raylib.mine.vectors import Found, Vectors
 from raylib.search.dense import load_faiss
 from raylib.search.dense import nearest as nearest_of_block
 from raylib.search.maxsim import single_threaded_torch
@@ -41,14 +41,13 @@ _MERGED_ROWS = 4096
 _MOST_OF_A_WAVE = 24
 """Lists of each query between two choices of the k best: where hundreds are visited, what passes would fill memory."""
 
-Found = tuple[np.ndarray, np.ndarray]
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class InvertedFile:
     """Documents, of length 1 or nearly so, in lists around centroids. Positions count the documents that it was given.
 
-    Memory: every vector once as float32, and 8 bytes of position. n_lists: how many; list_of int64 [m]: of each
+    Memory: every vector once as float32, and 16 bytes. n_lists: how many; list_of int64 [m]: of each
     document.
     """
 

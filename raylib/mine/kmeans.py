@@ -10,7 +10,7 @@ from raylib.mine.inverted import nearest_centroid
 from raylib.mine.neighbours import nearest
 from raylib.mine.plans import cluster_sizes
 from raylib.mine.split import cut_pieces, pieces_of
-from raylib.mine.vectors import Rows, Vectors
+from raylib.mine.vectors import Rows, as_vectors
 
 _ROUNDS, _CHOICES = 6, 16
 """Rounds of assignment and mean; centroids that each vector asks for a place in a round of assignment."""
@@ -25,7 +25,7 @@ def balanced_kmeans(vectors: Rows, cluster_size: int, seed: int) -> np.ndarray:
     n = len(vectors)
     if n <= _PIECE:
         return _balanced(vectors[:], cluster_size, seed)
-    whole = vectors if isinstance(vectors, Vectors) else Vectors.of(np.asarray(vectors), "document")
+    whole = as_vectors(vectors, "document")
 
     def cut(pieces: Sequence[np.ndarray]) -> Iterable[np.ndarray]:
         return (_balanced(whole[rows], cluster_size, seed) for rows in pieces)

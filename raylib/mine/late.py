@@ -18,7 +18,7 @@ from raylib.evaluate.search import CorpusCache, SearchRequest, SearchStage, sear
 from raylib.mine.comparison import Find
 from raylib.mine.means import mean_vectors
 from raylib.mine.neighbours import Neighbours, SearchFacts, neighbours
-from raylib.mine.vectors import Vectors
+from raylib.mine.vectors import Found, Vectors
 from raylib.search.blocks import BadVectorError, Block, blocks, fusion_advice, prepare
 from raylib.search.canonical import exact_block
 from raylib.search.indexed import pair_scores
@@ -35,9 +35,6 @@ _QUERIES = 16384
 
 _RESULT_CELLS = 2**22
 """Cells of a result that are held for queries at a time."""
-
-Found = tuple[np.ndarray, np.ndarray]
-"""(scores [n, k] float32, documents [n, k] int64), best first."""
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,16 @@ contents are told apart by digest and not by text, so that images are covered, a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
 from raylib.errors import UserError
 from raylib.mine.comparison import Comparison, DenseComparison
-from raylib.mine.neighbours import Method, SearchFacts
+from raylib.mine.neighbours import SearchFacts
+from raylib.mine.options import Sampling, SearchMethod
 from raylib.mine.same import Contents, Digests, contents
 from raylib.mine.vectors import Vectors, checked_positives
-
-Sampling = Literal["top", "random"]
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def hard_negatives(
     documents: np.ndarray,
     positives: np.ndarray,
     *,
-    method: Method = "auto",
+    method: SearchMethod = "auto",
     recall: float = 0.99,
     seed: int = 0,
     **settings: Any,

@@ -12,17 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from raylib.errors import UserError
 from raylib.mine.inverted import InvertedFile
-from raylib.mine.vectors import Rows, Vectors
+from raylib.mine.options import SearchMethod
+from raylib.mine.vectors import Found, Rows, Vectors, as_vectors
 from raylib.search.dense import nearest as nearest_in_block
 from raylib.search.topk import TopK
-
-Method = Literal["auto", "exact", "ivf"]
 
 _QUERIES = 16384
 """Queries that are searched at a time: each pass over the documents serves so many."""
@@ -41,9 +40,6 @@ _LEAST_FOR_LISTS = 10_000
 
 _SAMPLED = 500
 """Queries whose exact neighbours the recall is measured on."""
-
-Found = tuple[np.ndarray, np.ndarray]
-"""(scores [n, k] float32, documents [n, k] int64), best first."""
 
 
 @dataclass(frozen=True)
@@ -73,23 +69,14 @@ class Neighbours:
     blocks: Callable[[], Iterator[tuple[int, np.ndarray, np.ndarray]]]
 
 
-def nearest(
-    queries: Rows,
-    documents: Rows,
-    k: int,
-    *,
-    method: Method = "auto",
-    recall: float = 0.99,
-    among: np.ndarray | None = None,
-    seed: int = 0,
-) -> Found:
+def nearest(queries: Rows, documents: Rows, k: int, **settings: Any) -> Found:
     """(scores [n, k] float32, documents [n, k] int64), best first; of equal scores the lower position first. k is cut
     to the number of documents. -inf and -1 where the lists that "ivf" visits hold fewer than k.
 
-    The arguments and errors are those of `neighbours`. Memory beyond the arguments: 12 · n · k bytes of result, and
+    The settings and errors are those of `neighbours`. Memory beyond the arguments: 12 · n · k bytes of result, and
     what `neighbours` states.
     """
-    search = neighbours(queries, documents, k, method=method, recall=recall, among=among, seed=seed)
+    search = neighbours(queries, documents, k, **settings)
     scores = np.empty((len(queries), search.k), dtype=np.float32)
     found = np.empty((len(queries), search.k), dtype=np.int64)
     for first, some_scores, some_found in search.blocks():
@@ -112,7 +99,7 @@ def neighbours(
     documents: Rows,
     k: int,
     *,
-    method: Method = "auto",
+    method: SearchMethod = "auto",
     recall: float = 0.99,
     among: np.ndarray | None = None,
     seed: int = 0,
@@ -130,7 +117,7 @@ def neighbours(
     asked = checked(queries, documents, k, method, recall, among)
     if asked.method == "ivf":
         return _through_lists(asked, recall, seed)
-    search = exact_search(asked.documents, asked.rows, asked.k)
+    search = exact_search(asked.searched, asked.rows, asked.k)
     return Neighbours(asked.k, SearchFacts("exact"), lambda: _in_blocks(asked, search))
 
 
@@ -162,16 +149,11 @@ class Asked:
 def checked(queries: Rows, documents: Rows, k: int, method: str, recall: float, among: np.ndarray | None) -> Asked:
     """What `neighbours` is asked for, with what "auto" stands for. Raises what `neighbours` raises, but for rows that
     are not finite, which are not read."""
-    query_rows, document_rows = as_vectors(queries, "query"), as_vectors(documents, "document")
+    query_rows, document_rows = as_vectors(queries, "query", unit=False), as_vectors(documents, "document", unit=False)
     rows = _check(query_rows, document_rows, k, method, recall, among)
     if method == "auto":
         method = "ivf" if len(queries) * len(rows) > _EXACT_PAIRS and len(rows) >= _LEAST_FOR_LISTS else "exact"
     return Asked(query_rows, document_rows, rows, min(k, len(rows)), "ivf" if method == "ivf" else "exact")
-
-
-def as_vectors(rows: Rows, name: str) -> Vectors:
-    """An array's rows as they are; `Vectors` stay what they are."""
-    return rows if isinstance(rows, Vectors) else Vectors.of(rows, name, unit=False)  # pyright: ignore[reportArgumentType]
 
 
 def _check(
@@ -185,8 +167,8 @@ def _check(
         )
     if k < 1:
         raise UserError(f"{k} neighbours were asked for; expected at least 1")
-    if method not in get_args(Method):
-        raise UserError(f"the search is {method!r}; expected one of {', '.join(get_args(Method))}")
+    if method not in get_args(SearchMethod):
+        raise UserError(f"the search is {method!r}; expected one of {', '.join(get_args(SearchMethod))}")
     if not 0 < recall <= 1:
         raise UserError(f"the recall is {recall}; expected a share above 0 and up to 1")
     if among is None:
@@ -203,18 +185,16 @@ def _in_blocks(asked: Asked, search: Callable[[np.ndarray], Found]) -> Iterator[
         yield first, *search(asked.queries[first : first + step])
 
 
-def exact_search(documents: Vectors, rows: np.ndarray, k: int) -> Callable[[np.ndarray], Found]:
-    """Queries [n, d] → their k best of the documents at `rows`, which are named so; where there are as many rows as
-    documents, they are the names of those."""
-    searched = documents.take(None if len(rows) == len(documents) else rows)
+def exact_search(documents: Vectors, names: np.ndarray, k: int) -> Callable[[np.ndarray], Found]:
+    """Queries [n, d] → their k best of these documents, which are named by `names`, int64, ascending."""
 
     def search(query_QD: np.ndarray) -> Found:
         best = TopK(len(query_QD), k)
         every = np.arange(len(query_QD))
-        for part, vectors in searched.blocks():
+        for part, vectors in documents.blocks():
             scores, at = _best_of_block(query_QD, vectors, min(k, len(vectors)))
-            found = rows[part][at]
-            if len(vectors) == len(rows):
+            found = names[part][at]
+            if len(vectors) == len(documents):
                 return scores, found
             query_P = np.repeat(every, found.shape[1])
             best.add_pairs(query_P, scores.ravel(), found.ravel(), -found.ravel())
@@ -258,7 +238,7 @@ def _through_lists(asked: Asked, recall: float, seed: int) -> Neighbours:
     rows, k = asked.rows, asked.k
     file = InvertedFile(asked.searched, seed)
     sample = asked.sample()
-    expected = np.searchsorted(rows, exact_search(asked.documents, rows, k)(sample)[1])
+    expected = exact_search(asked.searched, np.arange(len(rows)), k)(sample)[1]
     visits, reached = file.lists_to_visit(sample, expected, recall)
 
     def search(query_QD: np.ndarray) -> Found:

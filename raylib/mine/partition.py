@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
@@ -11,24 +11,20 @@ from raylib.errors import UnknownNameError
 from raylib.mine.graph import Graph
 from raylib.mine.growth import grow
 from raylib.mine.kmeans import balanced_kmeans
+from raylib.mine.options import PartitionMethod
 from raylib.mine.plans import cluster_sizes
 from raylib.mine.repair import exact_sizes, swap_members
 from raylib.mine.split import Run, coarse_pieces, cut_pieces
 from raylib.mine.vectors import Rows
 
-Method = Literal["metis", "metis-swaps", "growth", "growth-swaps", "signed-growth", "balanced-kmeans"]
-"""metis: Karypis and Kumar's multilevel recursive bisection, then exact sizes by the cheapest moves; what B3 means.
-growth: greedy, from seed to seed. -swaps: exchanges of members afterwards. signed-growth: shuns the excluded ranks, so
-that fewer suspected false negatives meet. balanced-kmeans: looks at vectors instead of the graph."""
-
-METHODS: tuple[Method, ...] = get_args(Method)
+METHODS: tuple[PartitionMethod, ...] = get_args(PartitionMethod)
 
 
 def partition(
     graph: Graph,
     cluster_size: int,
     *,
-    method: Method = "metis",
+    method: PartitionMethod = "metis",
     seed: int = 0,
     avoided: Graph | None = None,
     vectors: Rows | None = None,
@@ -64,7 +60,7 @@ def partition(
     return cut_pieces(coarse_pieces(graph, vectors, split_above, seed), cluster_size, cut)
 
 
-def _cut(task: tuple[Graph, Graph | None, int, Method, int]) -> np.ndarray:
+def _cut(task: tuple[Graph, Graph | None, int, PartitionMethod, int]) -> np.ndarray:
     """A graph, or a piece of one, whole. It may run on another machine."""
     graph, avoided, cluster_size, method, seed = task
     sizes = cluster_sizes(len(graph), cluster_size)

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from raylib.errors import UserError
-
-Remainder = Literal["short", "drop"]
-
-SPLIT_ABOVE = 2_000_000
-"""Examples of the largest graph that is cut whole: METIS takes about 3 kB for each."""
-
-NO_EXAMPLE = -1
-"""What fills a last batch that is short."""
+from raylib.examples.batch_plan import NO_EXAMPLE
+from raylib.mine.options import Remainder
 
 
 def random_batches(
@@ -43,16 +37,6 @@ def sequential_batches(
     """int64 [n_batches, batch_size]: the examples in their order, group after group in order of first appearance."""
     found = members_of(groups, n, batch_size).values()
     return np.concatenate([filled(rows, batch_size, remainder) for rows in found])
-
-
-def check_sizes(batch_size: int, cluster_size: int) -> None:
-    """Raises UserError where clusters do not fill a batch."""
-    if cluster_size < 1 or batch_size < cluster_size or batch_size % cluster_size:
-        below = max(1, cluster_size) * max(1, batch_size // max(1, cluster_size))
-        raise UserError(
-            f"batch_size is {batch_size} and cluster_size {cluster_size}; expected a batch_size that is a multiple of "
-            f"cluster_size, e.g. {below} or {below + max(1, cluster_size)}"
-        )
 
 
 def cluster_sizes(n: int, cluster_size: int) -> np.ndarray:

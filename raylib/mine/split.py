@@ -9,7 +9,7 @@ import numpy as np
 
 from raylib.mine.graph import Graph
 from raylib.mine.inverted import nearest_centroid
-from raylib.mine.vectors import Rows, Vectors
+from raylib.mine.vectors import Rows, as_vectors
 
 _CELLS_PER_PIECE = 64
 """Coarse clusters that make a piece: so many can be put together to pieces of one size."""
@@ -29,7 +29,7 @@ def coarse_pieces(graph: Graph, vectors: Rows, most: int, seed: int) -> list[np.
     from scipy.sparse import csr_array
 
     n_pieces = -(-len(graph) // most)
-    cell = nearest_centroid(_as_vectors(vectors), _CELLS_PER_PIECE * n_pieces, seed)
+    cell = nearest_centroid(as_vectors(vectors, "document"), _CELLS_PER_PIECE * n_pieces, seed)
     cell = np.unique(cell, return_inverse=True)[1].ravel()
     n_cells = int(cell.max()) + 1
     between: Any = csr_array((n_cells, n_cells), dtype=np.int64)
@@ -80,7 +80,3 @@ def cut_pieces(
     if len(rest):
         (part[rest],) = (clusters + n_clusters for clusters in cut([rest]))
     return part
-
-
-def _as_vectors(rows: Rows) -> Vectors:
-    return rows if isinstance(rows, Vectors) else Vectors.of(rows, "document")  # pyright: ignore[reportArgumentType]

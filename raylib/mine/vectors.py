@@ -18,6 +18,10 @@ _BLOCK_BYTES = 256 * 2**20
 """Of float32 vectors that are read at a time."""
 
 
+Found = tuple[np.ndarray, np.ndarray]
+"""What a search finds: (scores [n, k] float32, documents [n, k] int64), best first."""
+
+
 class Rows(Protocol):
     """An array [n, d] of numbers, or what gives its rows as one does."""
 
@@ -88,6 +92,11 @@ class Vectors:
         for first in range(0, len(self), step):
             part = slice(first, min(first + step, len(self)))
             yield part, self[part]
+
+
+def as_vectors(rows: Rows, name: str, *, unit: bool = True) -> Vectors:
+    """An array's rows, of length 1 or as they are; `Vectors` stay what they are. Raises as `Vectors.of` does."""
+    return rows if isinstance(rows, Vectors) else Vectors.of(rows, name, unit)  # pyright: ignore[reportArgumentType]
 
 
 def checked_positives(n_queries: int, n_documents: int, positives: np.ndarray | None) -> np.ndarray:

@@ -11,7 +11,8 @@ from raylib.evaluate.search import search_locally
 from raylib.mine.b3 import plan_batches
 from raylib.mine.late import LateComparison
 from raylib.mine.negatives import mine_negatives
-from raylib.mine.neighbours import Method, SearchFacts, nearest, neighbours
+from raylib.mine.neighbours import SearchFacts, nearest, neighbours
+from raylib.mine.options import SearchMethod
 from raylib.mine.quality import batch_quality
 from raylib.store.embeddings import PartRows, Shelf
 from raylib.types import Embeddings
@@ -238,7 +239,7 @@ def test_candidates_among_some_documents(tmp_path):
 def test_the_sample_is_searched_as_all_queries_are(tmp_path):
     asked = []
 
-    def find(queries, documents, k, *, method: Method = "ivf", among=None):
+    def find(queries, documents, k, *, method: SearchMethod = "ivf", among=None):
         asked.append((len(queries), k, method))
         return neighbours(queries, documents, k, method=method, among=among, recall=0.9)
 
