@@ -21,6 +21,7 @@ from raylib.mine.neighbours import SearchFacts, neighbours
 from raylib.mine.vectors import Vectors
 from raylib.placement import Placement
 from raylib.types import Embeddings
+from tests.cluster.deaths import DIE_ONCE
 from tests.evaluate.test_search_stage import clustered, key, stored
 
 pytestmark = pytest.mark.cluster
@@ -140,17 +141,6 @@ def dying(monkeypatch, text, number):
             return super().search(query_QD, lists_QV)
 
     monkeypatch.setattr(sharded, "Shard", Dying)
-
-
-DIE_ONCE = """
-import os
-try:
-    os.close(os.open({path!r}, os.O_CREAT | os.O_EXCL))
-except FileExistsError:
-    pass
-else:
-    os.kill(os.getpid(), 9)
-"""
 
 
 @pytest.mark.parametrize("method", ["exact", "ivf"])

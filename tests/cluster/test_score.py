@@ -206,6 +206,7 @@ def test_nothing_starts_that_nobody_needs(cluster, tmp_path):
     """One task is scored in the driver; planned tasks need no encode actors but those of the plan; what is known needs
     nothing."""
     two = ["MockRetrievalTask", "MockAny2AnyRetrievalT2ITask"]
+    no_actors_left(cluster)  # of tests before this one
     with Titles() as seen:
         assert evaluate(["tests.toys:dense"], two[:1], tmp_path).ok
     assert not {"_ScoreWorker", "_PoolWorker", "_Keeper"} & seen.names
@@ -213,6 +214,7 @@ def test_nothing_starts_that_nobody_needs(cluster, tmp_path):
         outcome = evaluate(["tests.toys:dense"], two, tmp_path / "other")
     assert "_ScoreWorker" in seen.names and "_PoolWorker" not in seen.names
     assert differing(outcome, "dense", two) == []
+    no_actors_left(cluster)
     with Titles() as seen:
         assert evaluate(["tests.toys:dense"], two, tmp_path / "other").ok
     assert not {"_ScoreWorker", "_PoolWorker", "_Keeper"} & seen.names

@@ -15,6 +15,7 @@ from raylib.errors import RaylibError, StoreError, UserError
 from raylib.evaluate.search import search_locally
 from raylib.search.options import SearchOptions
 from raylib.store.embeddings import PartRows
+from tests.cluster.deaths import DIE_ONCE
 from tests.evaluate.test_search_stage import ask, dense_sides, late_sides, stored
 
 pytestmark = pytest.mark.cluster
@@ -103,17 +104,6 @@ def test_a_worker_that_does_not_see_the_store_says_so(ties, cluster, every_searc
     monkeypatch.setattr(sharded, "store_marker", lambda shelf: "/not/on/this/machine/encoder.json")
     with pytest.raises(StoreError, match="does not see the store at /not/on/this/machine"):
         RaySearch(Workers(2))(ask(ties, "cosine"))
-
-
-DIE_ONCE = """
-import os
-try:
-    os.close(os.open({path!r}, os.O_CREAT | os.O_EXCL))
-except FileExistsError:
-    pass
-else:
-    os.kill(os.getpid(), 9)
-"""
 
 
 def test_a_killed_worker_costs_time_only(ties, tmp_path, cluster, every_search_is_large, monkeypatch):

@@ -3,13 +3,13 @@
 import os
 import sys
 import zipfile
+from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import config
 
 from raylib.errors import UserError
 from raylib.evaluate.contents import decode_row
@@ -19,13 +19,6 @@ from raylib.models.protocol import Encoder, ModelSpec
 from raylib.models.registry import resolve
 from raylib.types import EncodeContext
 from tests.examples.made_pairs import COLOURS, png, write_images, write_jsonl, write_pages
-
-
-@pytest.fixture(autouse=True)
-def own_caches(tmp_path_factory, monkeypatch):
-    folder = tmp_path_factory.mktemp("caches")
-    monkeypatch.setenv("RAYLIB_CACHE", str(folder / "raylib"))
-    monkeypatch.setattr(config, "HF_DATASETS_CACHE", folder / "datasets")
 
 
 @pytest.fixture
@@ -236,7 +229,7 @@ def test_a_data_set_of_pages(root, how):
         features = datasets.Features({"query": datasets.Value("string"), "image": datasets.Image()})
         folder = str(root / "owner" / "saved")
         datasets.Dataset.from_dict(rows, features=features).save_to_disk(folder)
-    given = {"hub_name": "owner/pages"} if how == "name" else {"data": folder}
+    given: dict[str, Any] = {"hub_name": "owner/pages"} if how == "name" else {"data": folder}
     examples = read_examples(**given, root=str(root))
     name = "saved" if how == "saved" else "pages"
     assert examples.datasets == [name]

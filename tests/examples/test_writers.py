@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import config
 
 from raylib.errors import UserError
 from raylib.examples.examples import read_examples
@@ -14,13 +13,6 @@ from raylib.examples.writers import Mined, write_mined
 from tests.examples.made_pairs import png, write_images, write_jsonl, write_pages
 
 MINED = Mined(np.array([0, 2, 3]), np.array([1, 2, 0]), np.array([0.75, 0.5, 0.25], np.float32), np.array([4, 9, 31]))
-
-
-@pytest.fixture(autouse=True)
-def own_caches(tmp_path_factory, monkeypatch):
-    folder = tmp_path_factory.mktemp("caches")
-    monkeypatch.setenv("RAYLIB_CACHE", str(folder / "raylib"))
-    monkeypatch.setattr(config, "HF_DATASETS_CACHE", folder / "datasets")
 
 
 @pytest.fixture
