@@ -7,7 +7,6 @@ prints a line "MEASURED {…}": wall and CPU seconds of each stage, the most mem
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import sys
@@ -29,6 +28,7 @@ from raylib.mine.plans import filled, random_batches, sequential_batches
 from raylib.mine.quality import batch_quality, cluster_quality
 from raylib.mine.vectors import Vectors
 from raylib.search.dense import load_faiss
+from raylib.search.quality import recall
 
 SKIP, NEIGHBOURS, CLUSTER = 30, 100, 32
 JUDGED = 96
@@ -82,7 +82,7 @@ def recall_of(folder: Path, ranked: np.ndarray) -> float:
 
 
 def _share(found: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.mean([np.isin(e, f).mean() for f, e in zip(found, expected, strict=True)]))
+    return recall(found, expected)[expected.shape[1]]
 
 
 def knn_raylib(folder: Path, job: Measured) -> Measured:
@@ -171,7 +171,7 @@ def plan(folder: Path, job: Measured) -> Measured:
         clusters = np.empty(n, dtype=np.int64)
         clusters[batches[batches >= 0]] = np.arange(n) // CLUSTER
     else:
-        more: Measured = {"split_above": job.get("split", n)} if can_split() else {}
+        more: Measured = {"split_above": job.get("split")}
         if method == "balanced-kmeans" or "split" in job:
             more["vectors"] = comparison.single("document")
         if method == "signed-growth":
@@ -192,10 +192,6 @@ def _as_batches(clusters: np.ndarray) -> np.ndarray:
     """Whole clusters [n, 32]: their members, to be judged as batches are."""
     order = np.argsort(clusters, kind="stable")
     return order[np.bincount(clusters)[clusters[order]] == CLUSTER].reshape(-1, CLUSTER)
-
-
-def can_split() -> bool:
-    return "split_above" in inspect.signature(partition).parameters
 
 
 def whole(folder: Path, job: Measured) -> Measured:
