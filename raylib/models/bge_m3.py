@@ -34,6 +34,8 @@ from raylib.types import Batch, Embeddings, EncodeContext, Hybrid, Similarity, T
 if TYPE_CHECKING:
     import torch
 
+    from raylib.models.token_vectors import TokenVectors
+
 DENSE = "dense"
 HEADS: Mapping[str, tuple[str, ...]] = {
     "sparse": ("sparse",),
@@ -107,27 +109,40 @@ class BgeM3Encoder(SentenceEncoder):
         heads = {head: self._load_head(head, hidden) for head in HEADS[self.mode]}
         return torch.nn.ModuleDict({"sentence": sentence, **heads})
 
+    def vectors(self, tensors: Tensors) -> TokenVectors:
+        """Of mode "multi-vector"; raises UserError for the others, which are not vectors alone."""
+        import torch
+
+        from raylib.models.token_vectors import TokenVectors
+
+        if self.mode != "multi-vector":
+            raise UserError(f"{self.spec.name}: --mode {self.mode} gives more than vectors; use dense or multi-vector")
+        inputs = {name: array for name, array in tensors.items() if name != "weighs"}
+        real = tensors["attention_mask"].astype(bool)
+        later = real & (real.cumsum(axis=1) > 1)
+        vectors = self._vectors(self.run_modules(self.model["sentence"], inputs)["token_embeddings"])
+        return TokenVectors(vectors[torch.from_numpy(later).to(vectors.device)], later.sum(axis=1))
+
     def forward(self, tensors: Tensors) -> Embeddings:
         import torch
 
+        if self.mode == "multi-vector":
+            return super().forward(tensors)
         tensors = dict(tensors)
         weighs, ids = tensors.pop("weighs"), tensors["input_ids"]
         real = tensors["attention_mask"].astype(bool)
         with torch.inference_mode():
             features = self.run_modules(self.model["sentence"], tensors)
             hidden = features["token_embeddings"]
-            if self.mode == "multi-vector":
-                later = real & (real.cumsum(axis=1) > 1)
-                return Embeddings(self._vectors(hidden)[later], _offsets(later.sum(axis=1)))
             weights = to_numpy(torch.relu(self.model["sparse"](hidden)).squeeze(-1), self.dtype)
             if self.mode == "sparse":
                 return sparse_rows(ids, weights, weighs)
             dense = to_numpy(features["sentence_embedding"], self.dtype)
-            return hybrid_rows(dense, self._vectors(hidden), ids, weights, weighs, real)
+            return hybrid_rows(dense, to_numpy(self._vectors(hidden), self.dtype), ids, weights, weighs, real)
 
-    def _vectors(self, hidden: torch.Tensor) -> np.ndarray:
+    def _vectors(self, hidden: torch.Tensor) -> torch.Tensor:
         """[n, tokens, width] of length 1."""
-        return to_numpy(normalise(self.model["colbert"](hidden)), self.dtype)
+        return normalise(self.model["colbert"](hidden))
 
     # The heads.
 

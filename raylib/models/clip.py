@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from raylib.errors import UnsupportedOptionError, UserError
 from raylib.models.family import Family
-from raylib.models.loading import rgb, to_numpy, with_adapter
+from raylib.models.loading import rgb, with_adapter
 from raylib.models.pooling import fuse, fusion_name
 from raylib.models.protocol import ModelSpec
 from raylib.models.torch_encoder import TorchEncoder
-from raylib.types import Batch, Embeddings, EncodeContext, Tensors
+from raylib.types import Batch, EncodeContext, Tensors
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
+
+    from raylib.models.token_vectors import TokenVectors
 
 _TEXT_INPUTS = ("input_ids", "attention_mask")
 _IMAGE_INPUTS = ("pixel_values", "pixel_attention_mask", "spatial_shapes")
@@ -94,18 +96,17 @@ class ClipEncoder(TorchEncoder):
             )
         return [[{"type": "image", "image": rgb(image, over_white=self.family.settings["over_white"])}]]
 
-    def forward(self, tensors: Tensors) -> Embeddings:
-        import torch
+    def vectors(self, tensors: Tensors) -> TokenVectors:
+        from raylib.models.token_vectors import TokenVectors
 
         inputs = self.on_device(tensors)
-        with torch.inference_mode():
-            vectors: torch.Tensor | None = None
-            if "input_ids" in inputs:
-                texts = {name: inputs[name] for name in _TEXT_INPUTS if name in inputs}
-                vectors = self.model.get_text_features(**texts).pooler_output
-            if "pixel_values" in inputs:
-                images = {name: inputs[name] for name in _IMAGE_INPUTS if name in inputs}
-                pictures = self.model.get_image_features(**images).pooler_output
-                vectors = pictures if vectors is None else fuse(vectors, pictures, self.fusion)
+        vectors: torch.Tensor | None = None
+        if "input_ids" in inputs:
+            texts = {name: inputs[name] for name in _TEXT_INPUTS if name in inputs}
+            vectors = self.model.get_text_features(**texts).pooler_output
+        if "pixel_values" in inputs:
+            images = {name: inputs[name] for name in _IMAGE_INPUTS if name in inputs}
+            pictures = self.model.get_image_features(**images).pooler_output
+            vectors = pictures if vectors is None else fuse(vectors, pictures, self.fusion)
         assert vectors is not None, "preprocess gives texts or images"
-        return Embeddings.from_dense(to_numpy(vectors, self.dtype))
+        return TokenVectors.dense(vectors)

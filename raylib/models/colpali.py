@@ -16,7 +16,7 @@ import numpy as np
 from raylib.errors import ModelError, UserError
 from raylib.models.adapters import adapter_config, base_identity, load_with_adapter
 from raylib.models.family import Family
-from raylib.models.loading import rgb, text_and_image, to_numpy
+from raylib.models.loading import rgb, text_and_image
 from raylib.models.pooling import fuse, fusion_name
 from raylib.models.protocol import ModelSpec, TokenGrid
 from raylib.models.token_grid import page_grids, words_of_tokens
@@ -25,6 +25,8 @@ from raylib.types import Batch, Embeddings, EncodeContext, Role, Tensors
 
 if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
+
+    from raylib.models.token_vectors import TokenVectors
 
 
 class ColPaliEngineEncoder(TorchEncoder):
@@ -136,13 +138,20 @@ class ColPaliEngineEncoder(TorchEncoder):
         del prompt
         return self.processor.process_images(pages)
 
-    def forward(self, tensors: Tensors) -> Embeddings:
-        parts = [self.embed(inputs) for inputs in _split(tensors)]
-        return parts[0] if len(parts) == 1 else self.fuse(*parts)
+    def vectors(self, tensors: Tensors) -> TokenVectors:
+        from raylib.models.token_vectors import TokenVectors
 
-    def embed(self, inputs: Tensors) -> Embeddings:
+        parts = [self.embed(inputs) for inputs in _split(tensors)]
+        if len(parts) == 1:
+            return parts[0]
+        text, image = parts
+        if self.late:
+            return text.beside(image)
+        return TokenVectors.dense(fuse(text.values.float(), image.values.float(), self.fusion, unit=self.unit_fusion))
+
+    def embed(self, inputs: Tensors) -> TokenVectors:
         """The vectors of one part, text or image."""
-        import torch
+        from raylib.models.token_vectors import TokenVectors
 
         options = {} if self.pooling is None else {"pooling_strategy": self.pooling}
         if self.pooling in ("cls", "last"):
@@ -150,13 +159,11 @@ class ColPaliEngineEncoder(TorchEncoder):
         if hasattr(self.model, "rope_deltas"):
             self.model.rope_deltas = None  # positions that Qwen remembers of the batch before, of another size
         on_device = self.on_device(inputs)
-        with torch.inference_mode():
-            vectors = self.model(**options, **on_device)
+        vectors = self.model(**options, **on_device)
         if not self.late:
-            return Embeddings.from_dense(to_numpy(vectors, self.dtype))
+            return TokenVectors.dense(vectors)
         real = on_device["attention_mask"].bool()
-        offsets = np.concatenate([[0], np.cumsum(inputs["attention_mask"].astype(bool).sum(axis=1))])
-        return Embeddings(to_numpy(vectors[real], self.dtype), offsets.astype(np.int64))
+        return TokenVectors(vectors[real], inputs["attention_mask"].astype(bool).sum(axis=1))
 
     def fuse(self, text: Embeddings, image: Embeddings) -> Embeddings:
         if self.late:

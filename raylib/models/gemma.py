@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from raylib.models.colpali import ColPaliEngineEncoder
 from raylib.models.family import Family
-from raylib.models.loading import check_embedding_dim, rgb, to_numpy
+from raylib.models.loading import check_embedding_dim, rgb
 from raylib.models.pooling import normalise, pool, truncate
 from raylib.models.protocol import ModelSpec
-from raylib.types import Embeddings, Tensors
+from raylib.types import Tensors
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from raylib.models.token_vectors import TokenVectors
 
 IMAGE_PROMPT = "Describe this image"
 
@@ -99,14 +101,14 @@ class BiGemmaEncoder(GemmaEncoder):
             parts.append([page, *self._image_words(prompt)])
         return parts
 
-    def embed(self, inputs: Tensors) -> Embeddings:
-        import torch
+    def embed(self, inputs: Tensors) -> TokenVectors:
         from transformers import Gemma3Model
+
+        from raylib.models.token_vectors import TokenVectors
 
         assert self.pooling is not None, "the family has poolings"
         backbone: Any = Gemma3Model.forward  # BiGemma3's own pools by position and knows three dimensions
         on_device = self.on_device(inputs)
-        with torch.inference_mode():
-            hidden = backbone(self.model, **on_device, use_cache=False).last_hidden_state
-            vectors = truncate(pool(hidden, on_device["attention_mask"], self.pooling), self.spec.embedding_dim)
-            return Embeddings.from_dense(to_numpy(normalise(vectors), self.dtype))
+        hidden = backbone(self.model, **on_device, use_cache=False).last_hidden_state
+        vectors = truncate(pool(hidden, on_device["attention_mask"], self.pooling), self.spec.embedding_dim)
+        return TokenVectors.dense(normalise(vectors))

@@ -22,16 +22,18 @@ import numpy as np
 from raylib.errors import ModelError, UserError
 from raylib.models.family import Family
 from raylib.models.intern_heads import HEADS, Heads, heads_file, read_heads, transformers_twin, with_lora
-from raylib.models.loading import rgb, text_and_image, to_numpy
+from raylib.models.loading import rgb, text_and_image
 from raylib.models.pooling import normalise
 from raylib.models.protocol import ModelSpec, TokenGrid
 from raylib.models.token_grid import page_of_tiles, words_of_tokens
 from raylib.models.torch_encoder import TorchEncoder
 from raylib.models.weights import snapshot, weights_digest
-from raylib.types import Batch, Embeddings, EncodeContext, Tensors
+from raylib.types import Batch, EncodeContext, Tensors
 
 if TYPE_CHECKING:
     import torch
+
+    from raylib.models.token_vectors import TokenVectors
 
 MAX_TOKENS = 256
 """Of a text; longer ones are cut, as in training."""
@@ -207,42 +209,43 @@ class InternEncoder(TorchEncoder):
         super().load()
         _ = self.projections
 
-    def forward(self, tensors: Tensors) -> Embeddings:
-        parts = []
-        if "input_ids" in tensors:
-            parts.append(self._embed_texts(tensors))
-        if "pixel_values" in tensors:
-            parts.append(self._embed_pages(tensors))
-        if len(parts) == 1:
-            return parts[0]
-        return Embeddings.from_list([np.concatenate(pair) for pair in zip(*parts, strict=True)])
+    def vectors(self, tensors: Tensors) -> TokenVectors:
+        parts = [self.project(hidden, part) for part, hidden in self.features(tensors).items()]
+        return parts[0] if len(parts) == 1 else parts[0].beside(parts[1])
 
-    def _embed_texts(self, tensors: Tensors) -> Embeddings:
-        import torch
+    def features(self, tensors: Tensors) -> dict[str, TokenVectors]:
+        """What the backbone alone gives, before the projections: by "text" and "image", [tokens, hidden]."""
+        found = {}
+        if "input_ids" in tensors:
+            found["text"] = self._text_features(tensors)
+        if "pixel_values" in tensors:
+            found["image"] = self._page_features(tensors)
+        return found
+
+    def _text_features(self, tensors: Tensors) -> TokenVectors:
+        from raylib.models.token_vectors import TokenVectors
 
         inputs = self.on_device({name: tensors[name] for name in ("input_ids", "attention_mask")})
-        with torch.inference_mode():
-            if tensors["attention_mask"].any():
-                hidden = self.model.language_model(**inputs, use_cache=False).last_hidden_state
-                hidden = hidden[inputs["attention_mask"].to(hidden.device)]  # of several GPUs, another
-            else:  # pages whose texts are all empty
-                hidden = self.projections["text"].new_zeros(0, self.projections["text"].shape[1])
-            vectors = self._project(hidden, "text")
-        return Embeddings(vectors, _offsets(tensors["attention_mask"].sum(axis=1)))
+        if tensors["attention_mask"].any():
+            hidden = self.model.language_model(**inputs, use_cache=False).last_hidden_state
+            hidden = hidden[inputs["attention_mask"].to(hidden.device)]  # of several GPUs, another
+        else:  # pages whose texts are all empty
+            hidden = self.projections["text"].new_zeros(0, self.projections["text"].shape[1])
+        return TokenVectors(hidden, tensors["attention_mask"].sum(axis=1))
 
-    def _embed_pages(self, tensors: Tensors) -> Embeddings:
-        import torch
+    def _page_features(self, tensors: Tensors) -> TokenVectors:
+        from raylib.models.token_vectors import TokenVectors
 
         pixels = tensors["pixel_values"][_real(tensors["pixel_values"], tensors["tiles"])]
-        with torch.inference_mode():
-            features = self.model.get_image_features(**self.on_device({"pixel_values": pixels})).pooler_output
-            vectors = self._project(features.flatten(0, 1), "image")
-        return Embeddings(vectors, _offsets(tensors["tiles"] * features.shape[1]))
+        found = self.model.get_image_features(**self.on_device({"pixel_values": pixels})).pooler_output
+        return TokenVectors(found.flatten(0, 1), tensors["tiles"] * found.shape[1])
 
-    def _project(self, hidden: torch.Tensor, part: str) -> np.ndarray:
-        """hidden [tokens, hidden] → unit vectors [tokens, dim], computed in float32."""
+    def project(self, hidden: TokenVectors, part: str) -> TokenVectors:
+        """values [tokens, hidden] → unit vectors [tokens, dim] in float32. part: "text" or "image"."""
+        from raylib.models.token_vectors import TokenVectors
+
         weight = self.projections[part]
-        return to_numpy(normalise(hidden.to(weight) @ weight.T), self.dtype)
+        return TokenVectors(normalise(hidden.values.to(weight) @ weight.T), hidden.counts)
 
     # What a vector is a vector of.
 
@@ -296,8 +299,3 @@ def _tile_size(images: Any) -> tuple[int, int]:
 def _real(padded: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """[n, tiles]: which of the padded tiles are a page's own."""
     return np.arange(padded.shape[1]) < counts[:, None]
-
-
-def _offsets(counts: np.ndarray) -> np.ndarray:
-    """[n] vectors per content → [n + 1], where each content's begin."""
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

@@ -18,16 +18,18 @@ import numpy as np
 from raylib.errors import ModelError, UnsupportedOptionError, UserError
 from raylib.models.family import Family
 from raylib.models.instructions import task_instruction
-from raylib.models.loading import check_embedding_dim, to_numpy, with_adapter
+from raylib.models.loading import check_embedding_dim, with_adapter
 from raylib.models.pooling import normalise, truncate
 from raylib.models.protocol import ModelSpec
 from raylib.models.torch_encoder import TorchEncoder
 from raylib.models.weights import adapter_base_identity
-from raylib.types import Batch, Embeddings, EncodeContext, Role, Similarity, Tensors
+from raylib.types import Batch, EncodeContext, Role, Similarity, Tensors
 
 if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
     from PIL import Image
+
+    from raylib.models.token_vectors import TokenVectors
 
 POOLINGS = {
     "cls": "cls",
@@ -240,7 +242,7 @@ class SentenceEncoder(TorchEncoder):
 
     def run_modules(self, model: Any, tensors: Tensors) -> dict[str, Any]:
         """What the library's model gives for a batch, on the device: sentence_embedding [n, dim], and of a transformer
-        token_embeddings [n, tokens, hidden] and attention_mask [n, tokens]. For use without gradient."""
+        token_embeddings [n, tokens, hidden] and attention_mask [n, tokens]."""
         plain = {name: str(array[0]) for name, array in tensors.items() if array.dtype.kind == "U"}
         inputs: dict[str, Any] = self.on_device({n: a for n, a in tensors.items() if n not in plain})
         if "prompt_length" in inputs:
@@ -248,16 +250,15 @@ class SentenceEncoder(TorchEncoder):
         task = {"task": plain.pop("task")} if "task" in plain else {}
         return model({**inputs, **plain}, **task)
 
-    def forward(self, tensors: Tensors) -> Embeddings:
-        import torch
+    def vectors(self, tensors: Tensors) -> TokenVectors:
+        from raylib.models.token_vectors import TokenVectors
 
-        with torch.inference_mode():
-            vectors = self.run_modules(self.model, tensors)["sentence_embedding"]
-            if self.spec.embedding_dim is not None:
-                vectors = truncate(vectors, self.spec.embedding_dim)
-                if type(self.model[-1]).__name__ == "Normalize":
-                    vectors = normalise(vectors)
-        return Embeddings.from_dense(to_numpy(vectors, self.dtype))
+        vectors = self.run_modules(self.model, tensors)["sentence_embedding"]
+        if self.spec.embedding_dim is not None:
+            vectors = truncate(vectors, self.spec.embedding_dim)
+            if type(self.model[-1]).__name__ == "Normalize":
+                vectors = normalise(vectors)
+        return TokenVectors.dense(vectors)
 
 
 def weightless_transformer() -> type:

@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from raylib.models.family import Family
-from raylib.models.loading import check_attention, device_name, dtype_name, model_failure, placed
+from raylib.models.loading import check_attention, device_name, dtype_name, model_failure, placed, to_numpy
 from raylib.models.protocol import Encoder, ModelSpec
 from raylib.models.weights import model_location, source_identity
-from raylib.types import Tensors
+from raylib.types import Embeddings, Tensors
 
 if TYPE_CHECKING:
     import torch
     from mteb.models.model_meta import ModelMeta
 
+    from raylib.models.token_vectors import TokenVectors
+
 
 class TorchEncoder(Encoder):
-    """Subclasses give `load_processor`, `load_model`, `preprocess`, `forward`, and `settings` where they have any.
+    """Subclasses give `load_processor`, `load_model`, `preprocess`, `vectors`, and `settings` where they have any.
 
     `processor` and `model` are loaded on first use and left behind when the encoder is pickled.
     """
@@ -61,6 +63,18 @@ class TorchEncoder(Encoder):
     def load_model(self) -> Any:
         """The model in eval mode, in `self.load_dtype`, adapter and all, in host memory; any failure becomes a
         ModelError. `model` brings it to its number format and to its device."""
+
+    @abstractmethod
+    def vectors(self, tensors: Tensors) -> TokenVectors:
+        """The model's forward, pooling, truncation and normalisation, on the device; with gradient where torch records
+        one, so that the same lines train a model that judge it."""
+
+    def forward(self, tensors: Tensors) -> Embeddings:
+        import torch
+
+        with torch.inference_mode():
+            found = self.vectors(tensors)
+            return Embeddings(to_numpy(found.values, self.dtype), found.offsets)
 
     @cached_property
     def processor(self) -> Any:

@@ -25,16 +25,18 @@ from raylib.errors import UserError
 from raylib.models.adapters import adapter_config, base_identity, load_with_adapter, place_of
 from raylib.models.family import Family
 from raylib.models.instructions import own_prompt, task_instruction
-from raylib.models.loading import rgb, to_numpy
+from raylib.models.loading import rgb
 from raylib.models.pooling import normalise, pool
 from raylib.models.protocol import ModelSpec
 from raylib.models.torch_encoder import TorchEncoder
-from raylib.types import Batch, Embeddings, EncodeContext, Role, Tensors
+from raylib.types import Batch, EncodeContext, Role, Tensors
 
 if TYPE_CHECKING:
     import torch
     from mteb.abstasks.task_metadata import TaskMetadata
     from PIL import Image
+
+    from raylib.models.token_vectors import TokenVectors
 
 POOLINGS = ("last", "eos")
 """Two names of one thing: the last real token."""
@@ -165,21 +167,20 @@ class VlmEncoder(TorchEncoder):
     def adapted(self) -> bool:
         return super().adapted or adapter_config(self.location, self.spec.revision) is not None
 
-    def forward(self, tensors: Tensors) -> Embeddings:
-        import torch
+    def vectors(self, tensors: Tensors) -> TokenVectors:
+        from raylib.models.token_vectors import TokenVectors
 
         inputs = self.on_device(tensors)
         mask = inputs.pop("attention_mask")
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        with torch.inference_mode():
-            hidden = self.model(
-                input_ids=inputs.pop("input_ids"),
-                attention_mask=mask,
-                position_ids=positions,
-                use_cache=False,
-                **self.image_inputs(inputs),
-            ).last_hidden_state
-            return Embeddings.from_dense(to_numpy(normalise(pool(hidden, mask, "last")), self.dtype))
+        hidden = self.model(
+            input_ids=inputs.pop("input_ids"),
+            attention_mask=mask,
+            position_ids=positions,
+            use_cache=False,
+            **self.image_inputs(inputs),
+        ).last_hidden_state
+        return TokenVectors.dense(normalise(pool(hidden, mask, "last")))
 
     def image_inputs(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What the model takes of the images: the patches of all in one row, without padding."""
