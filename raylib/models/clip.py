@@ -96,6 +96,13 @@ class ClipEncoder(TorchEncoder):
             )
         return [[{"type": "image", "image": rgb(image, over_white=self.family.settings["over_white"])}]]
 
+    def heads(self) -> dict[str, torch.nn.Parameter]:
+        """CLIP's two projections; SigLIP has none."""
+        named = (
+            (f"{name}.weight", getattr(self.model, name, None)) for name in ("text_projection", "visual_projection")
+        )
+        return {name: layer.weight for name, layer in named if layer is not None}
+
     def vectors(self, tensors: Tensors) -> TokenVectors:
         from raylib.models.token_vectors import TokenVectors
 

@@ -24,6 +24,7 @@ from raylib.models.torch_encoder import TorchEncoder
 from raylib.types import Batch, Embeddings, EncodeContext, Role, Tensors
 
 if TYPE_CHECKING:
+    import torch
     from mteb.abstasks.task_metadata import TaskMetadata
 
     from raylib.models.token_vectors import TokenVectors
@@ -148,6 +149,11 @@ class ColPaliEngineEncoder(TorchEncoder):
         if self.late:
             return text.beside(image)
         return TokenVectors.dense(fuse(text.values.float(), image.values.float(), self.fusion, unit=self.unit_fusion))
+
+    def heads(self) -> dict[str, torch.nn.Parameter]:
+        """The projection of late-interaction families."""
+        layer = getattr(self.model, "custom_text_proj", None)
+        return {} if layer is None else {f"custom_text_proj.{name}": p for name, p in layer.named_parameters()}
 
     def embed(self, inputs: Tensors) -> TokenVectors:
         """The vectors of one part, text or image."""

@@ -21,7 +21,7 @@ import numpy as np
 
 from raylib.errors import ModelError, UserError
 from raylib.models.family import Family
-from raylib.models.intern_heads import HEADS, Heads, heads_file, read_heads, transformers_twin, with_lora
+from raylib.models.intern_heads import HEADS, Heads, heads_file, read_heads, transformers_twin, with_lora, write_heads
 from raylib.models.loading import rgb, text_and_image
 from raylib.models.pooling import normalise
 from raylib.models.protocol import ModelSpec, TokenGrid
@@ -32,6 +32,7 @@ from raylib.types import Batch, EncodeContext, Tensors
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
 
     from raylib.models.token_vectors import TokenVectors
 
@@ -166,13 +167,13 @@ class InternEncoder(TorchEncoder):
         return Path(self.spec.adapter)
 
     @cached_property
-    def heads(self) -> Heads:
+    def saved(self) -> Heads:
         """What the file of heads holds, in host memory or still on disk."""
         return read_heads(self._file)
 
     @property
     def adapted(self) -> bool:
-        return self.heads.lora is not None
+        return self.saved.lora is not None
 
     def load_model(self) -> Any:
         from transformers import AutoModel
@@ -186,13 +187,13 @@ class InternEncoder(TorchEncoder):
                 f"checkpoint ({shown}). Copy it again."
             )
         self._check_width(model.config.text_config.hidden_size)
-        if self.heads.lora is not None:
-            lora, merge = self.heads.lora, self.spec.merge
+        if self.saved.lora is not None:
+            lora, merge = self.saved.lora, self.spec.merge
             model.language_model = with_lora(model.language_model, lora, self._file, merge=merge)
         return model
 
     def _check_width(self, hidden: int) -> None:
-        heads = self.heads
+        heads = self.saved
         if heads.image.shape[1] != hidden:
             base = f", which were trained on {heads.base}" if heads.base else ""
             raise UserError(
@@ -201,9 +202,33 @@ class InternEncoder(TorchEncoder):
             )
 
     @cached_property
-    def projections(self) -> dict[str, torch.Tensor]:
+    def projections(self) -> dict[str, torch.nn.Parameter]:
         """The weights of both, in float32 whatever the backbone runs in: they were trained so."""
-        return {"image": self.heads.image.to(self.device), "text": self.heads.text.to(self.device)}
+        import torch
+
+        weights = {"image": self.saved.image, "text": self.saved.text}
+        return {part: torch.nn.Parameter(w.to(self.device), requires_grad=False) for part, w in weights.items()}
+
+    def heads(self) -> dict[str, torch.nn.Parameter]:
+        return {"proj_img.weight": self.projections["image"], "proj_txt.weight": self.projections["text"]}
+
+    @property
+    def adapter_host(self) -> torch.nn.Module:
+        return self.model.language_model
+
+    def save(self, folder: str, *, peft: PeftModel | None = None, whole: bool = True, step: int = 0) -> None:
+        """Heads, with the LoRA in them; where the backbone has changed as a whole, beside it."""
+        if whole and peft is None:
+            self.save_model(folder)
+        write_heads(
+            Path(folder) / "colintern_heads_latest.pt",
+            image=self.projections["image"],
+            text=self.projections["text"],
+            base=self.location,
+            dtype=self.dtype,
+            step=step,
+            peft=peft,
+        )
 
     def load(self) -> None:
         super().load()
@@ -288,7 +313,7 @@ class InternEncoder(TorchEncoder):
         return [*words_of_tokens(self.processor.tokenizer, self._tokens([prompt + text for text in texts]))]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {n: value for n, value in super().__getstate__().items() if n not in ("heads", "projections")}
+        return {n: value for n, value in super().__getstate__().items() if n not in ("saved", "projections")}
 
 
 def _tile_size(images: Any) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from raylib.errors import UserError
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
 
 HEADS = "colintern_heads_*.pt"
 """How the trainer names its files; the star is stepN, epochN or latest."""
@@ -161,6 +162,46 @@ def _bare(name: str) -> str:
     """base_model.model.model.layers.0… of a language model with its head, or base_model.model.layers.0… of one
     without → layers.0…"""
     return re.sub(r"^base_model\.model\.(model\.)?", "", name.replace(_COMPILED, ""))
+
+
+def write_heads(
+    file: Path,
+    *,
+    image: torch.Tensor,
+    text: torch.Tensor,
+    base: str,
+    dtype: str,
+    step: int,
+    peft: PeftModel | None = None,
+) -> None:
+    """Write a file of heads as the ColIntern trainer does. image, text: [dim, hidden]; peft: the LoRA of the language
+    model, where there is one."""
+    import torch
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Any] = {
+        "proj_img": {"weight": image.detach().cpu().float().clone()},
+        "proj_txt": {"weight": text.detach().cpu().float().clone()},
+        "proj_dim": image.shape[0],
+        "model_id": base,
+        "dtype": dtype,
+        "step": step,
+        "lora_enabled": peft is not None,
+    }
+    if peft is not None:
+        from peft import get_peft_model_state_dict
+
+        config: Any = peft.peft_config["default"]
+        state: Any = get_peft_model_state_dict(peft, save_embedding_layers=False)
+        found["lora_state"] = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+        targets = config.target_modules
+        found["lora_config"] = {
+            "r": config.r,
+            "alpha": config.lora_alpha,
+            "dropout": config.lora_dropout,
+            "targets": targets if isinstance(targets, str) else sorted(targets),
+        }
+    torch.save(found, file)
 
 
 def with_lora(language_model: Any, lora: Lora, file: str | Path, *, merge: bool = True) -> Any:

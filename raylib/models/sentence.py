@@ -26,6 +26,7 @@ from raylib.models.weights import adapter_base_identity
 from raylib.types import Batch, EncodeContext, Role, Similarity, Tensors
 
 if TYPE_CHECKING:
+    import torch
     from mteb.abstasks.task_metadata import TaskMetadata
     from PIL import Image
 
@@ -239,6 +240,13 @@ class SentenceEncoder(TorchEncoder):
         if self.spec.adapter is not None:
             model[0].model = with_adapter(model[0].model, self.spec.adapter, merge=self.spec.merge)
         return model
+
+    @property
+    def adapter_host(self) -> torch.nn.Module:
+        return self.model[0].model
+
+    def save_model(self, folder: str) -> None:
+        self.model.save_pretrained(folder, create_model_card=False)
 
     def run_modules(self, model: Any, tensors: Tensors) -> dict[str, Any]:
         """What the library's model gives for a batch, on the device: sentence_embedding [n, dim], and of a transformer

@@ -35,6 +35,11 @@ class TokenVectors:
         offsets = self.offsets
         return TokenVectors(self.values[offsets[first] : offsets[last]], self.counts[first:last])
 
+    def take(self, order: np.ndarray) -> TokenVectors:
+        """The contents at `order`, int64, in that order."""
+        starts = self.offsets[:-1][order]
+        return TokenVectors(self.values[_rows(starts, self.counts[order]).to(self.values.device)], self.counts[order])
+
     @classmethod
     def concatenate(cls, parts: Sequence[TokenVectors]) -> TokenVectors:
         """The contents of all parts, in order."""
@@ -45,6 +50,11 @@ class TokenVectors:
         n = len(self)
         both = np.stack([self.counts, other.counts], axis=1)
         starts = np.stack([self.offsets[:n], other.offsets[:n] + len(self.values)], axis=1)
-        order = np.concatenate([np.arange(a, a + c) for a, c in zip(starts.ravel(), both.ravel(), strict=True)])
         values = torch.cat([self.values, other.values])
-        return TokenVectors(values[torch.from_numpy(order.astype(np.int64)).to(values.device)], both.sum(axis=1))
+        return TokenVectors(values[_rows(starts.ravel(), both.ravel()).to(values.device)], both.sum(axis=1))
+
+
+def _rows(starts: np.ndarray, counts: np.ndarray) -> torch.Tensor:
+    """int64: starts[0] … starts[0] + counts[0] - 1, then those of the next."""
+    first = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
+    return torch.from_numpy(np.arange(int(counts.sum())) + np.repeat(starts - first[: len(counts)], counts))

@@ -18,6 +18,7 @@ from raylib.types import Embeddings, Tensors
 if TYPE_CHECKING:
     import torch
     from mteb.models.model_meta import ModelMeta
+    from peft import PeftModel
 
     from raylib.models.token_vectors import TokenVectors
 
@@ -92,6 +93,41 @@ class TorchEncoder(Encoder):
 
     def load(self) -> None:
         _ = self.model, self.processor
+
+    # What training asks of a family.
+
+    @property
+    def trunk(self) -> torch.nn.Module:
+        """The module that holds the weights, but for heads that lie apart."""
+        return self.model
+
+    def heads(self) -> dict[str, torch.nn.Parameter]:
+        """The projections on top of the backbone, by name; {} for a family that has none to train by themselves."""
+        return {}
+
+    @property
+    def adapter_host(self) -> torch.nn.Module:
+        """What a peft adapter of this family goes on."""
+        return self.model
+
+    adapter_prefix: ClassVar[str] = ""
+    """What stands in an adapter's file before the names of `adapter_host`'s modules, where that is part of a model."""
+
+    def save(self, folder: str, *, peft: PeftModel | None = None, whole: bool = True, step: int = 0) -> None:
+        """Write into `folder` what `--model FOLDER` reads: the model and its processor, or the adapter on it alone.
+        whole: not only heads have changed, of a family that can write them alone. step: of the training."""
+        del whole, step
+        from raylib.models.saving import save_adapter
+
+        if peft is not None:
+            save_adapter(folder, peft, self.adapter_prefix)
+        else:
+            self.save_model(folder)
+
+    def save_model(self, folder: str) -> None:
+        """Weights and processor; the weights in the number format that they are in."""
+        self.model.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
 
     def pretrained(self) -> dict[str, Any]:
         """Keyword arguments that every from_pretrained of this encoder takes; the name or folder is `location`."""

@@ -167,6 +167,20 @@ class VlmEncoder(TorchEncoder):
     def adapted(self) -> bool:
         return super().adapted or adapter_config(self.location, self.spec.revision) is not None
 
+    adapter_prefix: ClassVar[str] = "model."
+
+    def save_model(self, folder: str) -> None:
+        """Under the names of the whole model, whose head that predicts words is left out: it is not loaded either."""
+        import torch
+        import transformers
+
+        with torch.device("meta"):
+            whole = getattr(transformers, self.family.settings["model"])(self.model.config)
+        whole.model, whole.lm_head = self.model, torch.nn.Identity()
+        whole.save_pretrained(folder)
+        self.processor.tokenizer.save_pretrained(folder)
+        self.processor.image_processor.save_pretrained(folder)
+
     def vectors(self, tensors: Tensors) -> TokenVectors:
         from raylib.models.token_vectors import TokenVectors
 
