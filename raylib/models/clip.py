@@ -98,10 +98,8 @@ class ClipEncoder(TorchEncoder):
 
     def heads(self) -> dict[str, torch.nn.Parameter]:
         """CLIP's two projections; SigLIP has none."""
-        named = (
-            (f"{name}.weight", getattr(self.model, name, None)) for name in ("text_projection", "visual_projection")
-        )
-        return {name: layer.weight for name, layer in named if layer is not None}
+        layers = {name: getattr(self.model, name, None) for name in ("text_projection", "visual_projection")}
+        return {f"{name}.weight": layer.weight for name, layer in layers.items() if layer is not None}
 
     def vectors(self, tensors: Tensors) -> TokenVectors:
         from raylib.models.token_vectors import TokenVectors

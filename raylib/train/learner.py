@@ -99,7 +99,7 @@ class Learner:
     def _add_lora(self) -> None:
         from peft import LoraConfig, get_peft_model
 
-        host = self.encoder.adapter_host
+        host: Any = self.encoder.adapter_host
         targets = self._targets(host)
         alpha: Any = self.lora.alpha  # need not be whole, whatever peft's annotation says
         config = LoraConfig(

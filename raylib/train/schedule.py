@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -77,8 +78,8 @@ def by_chance(
     """
     needed = epochs
     if max_steps is not None:
-        steps = -(--(-len(examples) // batch_size) // accumulate)
-        needed = min(epochs, -(-max_steps // max(1, steps)))
+        steps = math.ceil(math.ceil(len(examples) / batch_size) / accumulate)
+        needed = min(epochs, math.ceil(max_steps / steps))
     names = np.array(examples.datasets, dtype=object)
     there = np.bincount(examples.dataset, minlength=len(names))
     small = [f"{name} ({n})" for name, n in zip(names, there.tolist(), strict=True) if 0 < n < batch_size]

@@ -6,6 +6,7 @@ the whole batch. That is exact for parts of different sizes, and for a process w
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ class Team:
     def shares(self, n: int) -> list[slice]:
         """Of every process."""
         ends = np.cumsum([0, *(len(part) for part in np.array_split(np.arange(n), self.size))]).tolist()
-        return [slice(first, last) for first, last in zip(ends, ends[1:], strict=False)]
+        return [slice(first, last) for first, last in itertools.pairwise(ends)]
 
     def gather(self, own: TokenVectors) -> list[TokenVectors]:
         """The vectors of all processes, in order of rank, without gradient."""
