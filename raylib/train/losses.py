@@ -1,8 +1,8 @@
 """Contrastive losses of each query, from its scores against all documents of a batch. Pure functions.
 
 scores: float [q, m]. own: int64 [q], the column of each query's positive. masked: bool [q, m], columns that do not
-count (`raylib.train.false_negatives`), never True at `own`. All give [q], not reduced: a batch's loss is their mean over
-all of its queries, wherever these are.
+count (`raylib.train.false_negatives`), never True at `own`. All give [q], not reduced: the loss of a batch is their
+mean over all of its queries, wherever these are.
 """
 
 from __future__ import annotations
