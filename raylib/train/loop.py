@@ -113,7 +113,7 @@ class Loop:
     # Running.
 
     def run(self) -> None:
-        """To the last step. Raises ModelError, before any weight changes, for a loss or a gradient that is not finite."""
+        """To the last step. Raises ModelError for a loss or a gradient that is not finite, before it changes a weight."""
         self.learner.train()
         self._since = _Since()
         schedule = self.batches.schedule
@@ -161,9 +161,9 @@ class Loop:
         named = [ids[example] for batch in batches for example in batch.examples.tolist()]
         more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
         return ModelError(
-            f"the {what} is {value} at step {window.step}, of the examples {', '.join(named[:_SHOWN])}{more}. No weight "
-            "was changed by it and the last checkpoint is kept. Try a lower --lr, a longer --warmup or --precision bf16, "
-            "and look at these examples"
+            f"the {what} is {value} at step {window.step}, of the examples {', '.join(named[:_SHOWN])}{more}. It has "
+            "changed no weight, and the last checkpoint is kept. Try a lower --lr, a longer --warmup or --precision "
+            "bf16, and look at these examples"
         )
 
     def _watch(self, window: Window, batches: list[Batch], loss: float) -> None:

@@ -1,0 +1,141 @@
+"""Small runs of the training loop: on this process, or on several of them that meet through gloo."""
+
+import json
+import multiprocessing
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from raylib.examples.examples import Examples, read_examples
+from raylib.models.protocol import ModelSpec
+from raylib.models.registry import resolve
+from raylib.models.torch_encoder import TorchEncoder
+from raylib.train.feed import ContentFeed
+from raylib.train.learner import Learner, LoraSettings
+from raylib.train.loop import Loop, LoopSettings
+from raylib.train.objective import Criterion, Objective
+from raylib.train.schedule import by_chance
+from raylib.train.step import Batches, BatchStep
+from raylib.train.team import Group, Team
+
+WORDS = "list file error open close read write sort key value group date time number text bytes page table".split()
+
+
+def write_pairs(path: Path, n: int = 23, negatives: int = 2, seed: int = 0) -> str:
+    """n pairs of texts of different lengths; every third without a given negative."""
+    rng = np.random.default_rng(seed)
+
+    def words(most: int) -> str:
+        return " ".join(rng.choice(WORDS, size=int(rng.integers(1, most))).tolist())
+
+    rows = []
+    for i in range(n):
+        row: dict[str, Any] = {"id": f"e{i}", "query": f"{words(5)} {i}", "pos": f"{words(12)} {i}"}
+        if i % 3 and negatives:
+            row["negs"] = [f"{words(12)} not {i} {j}" for j in range(int(rng.integers(1, negatives + 1)))]
+        rows.append(row)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@dataclass
+class Kept:
+    """A watcher that keeps what it is told."""
+
+    lines: list[dict[str, float]] = field(default_factory=list)
+    states: dict[int, Any] = field(default_factory=dict)
+    scores: dict[int, Any] = field(default_factory=dict)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self.lines.append({"step": step, **values})
+
+    def save(self, step: int, state: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        self.states[step] = {name: state[name] for name in ("weights", "criterion")}
+
+    def scored(self, step: int, values: Mapping[str, float]) -> None:
+        self.scores[step] = dict(values)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a test trains, and how."""
+
+    model: str
+    data: str
+    steps: int = 50
+    batch_size: int = 7
+    micro: int | None = None
+    chunk: int | None = None
+    accumulate: int = 1
+    what: Any = "full"
+    loss: Any = "infonce"
+    optimizer: Any = "adamw"
+    lr: float = 1e-4
+    options: dict[str, Any] = field(default_factory=dict)
+    lora: LoraSettings = field(default_factory=LoraSettings)
+
+
+def encoder_of(model: str) -> TorchEncoder:
+    found = resolve(ModelSpec(model, device="cpu"))
+    assert isinstance(found, TorchEncoder)
+    return found
+
+
+def loop_of(run: Run, team: Team, watcher: Any, examples: Examples | None = None) -> Loop:
+    examples = read_examples(run.data) if examples is None else examples
+    encoder = encoder_of(run.model)
+    learner = Learner(encoder, run.what, run.lora)
+    learner.prepare(seed=0)
+    criterion = Criterion(Objective(encoder.similarity, loss=run.loss, **run.options))  # pyright: ignore
+    schedule = by_chance(
+        examples, batch_size=run.batch_size, seed=0, epochs=100, accumulate=run.accumulate, max_steps=run.steps
+    )
+    batches = Batches(examples, schedule, ContentFeed(encoder, examples, run.micro), team)
+    step = BatchStep(learner, criterion, team, cached=run.micro is not None, chunk=run.chunk)
+    settings = LoopSettings(lr=run.lr, optimizer=run.optimizer, warmup=3, log_every=5)
+    return Loop(learner, criterion, batches, step, settings, watcher)
+
+
+def trained(run: Run, size: int = 1) -> dict[str, torch.Tensor]:
+    """The weights after the last step, from a run of `size` processes."""
+    if size == 1:
+        return _weights(run, Team())
+    with tempfile.TemporaryDirectory() as folder:
+        context = multiprocessing.get_context("spawn")
+        workers = [context.Process(target=_worker, args=(run, rank, size, folder)) for rank in range(size)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        assert [worker.exitcode for worker in workers] == [0] * size
+        return torch.load(f"{folder}/weights.pt")
+
+
+def _worker(run: Run, rank: int, size: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size, timeout=timedelta(seconds=120)
+    )
+    weights = _weights(run, Group())
+    if rank == 0:
+        torch.save(weights, f"{folder}/weights.pt")
+    dist.destroy_process_group()
+
+
+def _weights(run: Run, team: Team) -> dict[str, torch.Tensor]:
+    loop = loop_of(run, team, Kept())
+    loop.run()
+    state = loop.state()
+    return {**state["weights"], **{f"criterion.{name}": value for name, value in state["criterion"].items()}}
+
+
+def most_different(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> float:
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
