@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,14 +14,13 @@ from raylib.errors import UnsupportedOptionError, UserError
 from raylib.models.token_vectors import TokenVectors
 from raylib.models.torch_encoder import TorchEncoder
 from raylib.train.feed import Piece
+from raylib.train.options import LoraSettings, Precision, What
 from raylib.types import Tensors
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from peft import PeftModel
-
-What = Literal["full", "lora", "heads"]
 
 LORA_TARGETS = (
     *("q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "gate_proj", "up_proj", "down_proj", "fc1", "fc2"),
@@ -30,16 +29,6 @@ LORA_TARGETS = (
 """The linear layers that get a LoRA where --lora-targets does not say: those of them that a model has."""
 
 _SHOWN = 12
-
-
-@dataclass(frozen=True)
-class LoraSettings:
-    """As peft's LoraConfig (arXiv 2106.09685). targets: last parts of names of modules; empty for LORA_TARGETS."""
-
-    r: int = 8
-    alpha: float = 16
-    dropout: float = 0.0
-    targets: tuple[str, ...] = ()
 
 
 @dataclass
@@ -53,7 +42,7 @@ class Learner:
     encoder: TorchEncoder
     what: What = "full"
     lora: LoraSettings = field(default_factory=LoraSettings)
-    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    precision: Precision = "float32"
     checkpointing: bool = False
     peft: PeftModel | None = None
 

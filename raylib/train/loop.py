@@ -17,7 +17,8 @@ from raylib.errors import ModelError
 from raylib.train.feed import ahead
 from raylib.train.learner import Learner
 from raylib.train.objective import Criterion
-from raylib.train.optimizers import OptimizerName, Schedule, lr_factor, make_optimizer, set_lr
+from raylib.train.optimizers import lr_factor, make_optimizer, set_lr
+from raylib.train.options import OptimizerName, Schedule
 from raylib.train.schedule import Window
 from raylib.train.step import Batch, Batches, BatchStep
 from raylib.train.team import Team
@@ -113,7 +114,7 @@ class Loop:
     # Running.
 
     def run(self) -> None:
-        """To the last step. Raises ModelError for a loss or a gradient that is not finite, before it changes a weight."""
+        """To the last step. Raises ModelError for a loss or gradient that is not finite, before it changes a weight."""
         self.learner.train()
         self._since = _Since()
         schedule = self.batches.schedule

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -13,10 +12,8 @@ from raylib.models.token_vectors import TokenVectors
 from raylib.train import losses
 from raylib.train.false_negatives import Layout, above_positive
 from raylib.train.maxsim import dense_scores, maxsim
+from raylib.train.options import Loss
 from raylib.types import VectorSimilarity
-
-Loss = Literal["infonce", "pairwise", "sigmoid"]
-LOSSES = get_args(Loss)
 
 SIGMOID_BIAS = -10.0
 """Where SigLIP's bias begins: nearly every pair is a negative one."""

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 from raylib.errors import UserError
+from raylib.train.options import OptimizerName, Schedule
 
 if TYPE_CHECKING:
     import torch
-
-OptimizerName = Literal["adamw", "paged_adamw_8bit", "sgd"]
-Schedule = Literal["linear", "cosine", "constant"]
-OPTIMIZERS, SCHEDULES = get_args(OptimizerName), get_args(Schedule)
 
 
 def check_optimizer(name: str) -> None:

@@ -18,14 +18,15 @@ from raylib.models.protocol import ModelSpec
 from raylib.models.registry import resolve
 from raylib.models.torch_encoder import TorchEncoder
 from raylib.train.feed import ContentFeed
-from raylib.train.learner import Learner, LoraSettings
+from raylib.train.learner import Learner
 from raylib.train.loop import Loop, LoopSettings
 from raylib.train.objective import Criterion, Objective
+from raylib.train.options import LoraSettings
 from raylib.train.schedule import by_chance
 from raylib.train.step import Batches, BatchStep
 from raylib.train.team import Group, Team
 
-WORDS = "list file error open close read write sort key value group date time number text bytes page table".split()
+WORDS = """list file error open close read write sort key value group date time number text bytes page table""".split()
 
 
 def write_pairs(path: Path, n: int = 23, negatives: int = 2, seed: int = 0) -> str:
