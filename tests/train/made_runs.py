@@ -26,7 +26,7 @@ from raylib.train.schedule import by_chance
 from raylib.train.step import Batches, BatchStep
 from raylib.train.team import Group, Team
 
-WORDS = """list file error open close read write sort key value group date time number text bytes page table""".split()
+WORDS = ["list", "file", "error", "open", "close", "read", "sort", "key", "value", "group", "date", "text", "page"]
 
 
 def write_pairs(path: Path, n: int = 23, negatives: int = 2, seed: int = 0) -> str:
