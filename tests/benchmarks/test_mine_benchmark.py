@@ -29,15 +29,15 @@ def test_embeddings_hold_what_was_planted_in_a_subspace(tmp_path: Path) -> None:
     planted = cosines[np.minimum(copies, same[copies]), np.maximum(copies, same[copies])]
     assert planted.min() >= 0.99
     assert int((cosines >= 0.99).sum()) == 20
-    assert 36 <= int(((cosines > 0.95) & (cosines < 0.99)).sum()) <= 44
+    assert 36 <= int(((cosines > 0.95) & (cosines < 0.99)).sum()) <= 50  # forty planted, and some by chance
 
 
 def test_a_query_is_nearest_to_its_own_document_more_than_to_any_other(tmp_path: Path) -> None:
     queries, documents, _ = written(tmp_path, 2000, Shape(duplicates=0, near_duplicates=0))
     scores = queries @ documents.T
     assert np.mean(scores.argmax(axis=1) == np.arange(2000)) > 0.95
-    # 1 / sqrt(1 + .42²): noise of that length at a right angle
-    assert np.diagonal(scores).mean() == pytest.approx(0.922, abs=0.01)
+    # 1 / sqrt(1 + .25²): noise of that length at a right angle
+    assert np.diagonal(scores).mean() == pytest.approx(0.970, abs=0.01)
 
 
 def test_the_same_seed_gives_the_same_embeddings(tmp_path: Path) -> None:
