@@ -183,8 +183,8 @@ class Loop:
             "lr": self.lr,
             "grad_norm": self.norm,
             "epoch": window.epoch + (window.batches[-1] + 1) / len(self.batches.schedule.plan_of(window.epoch)),
-            "examples_per_s": since.examples / seconds,
-            "tokens_per_s": tokens / seconds,
+            "examples_per_second": since.examples / seconds,
+            "tokens_per_second": tokens / seconds,
             "memory_gb": peak_memory(self.learner.encoder.device) / 1e9,
         }
         if self.criterion.log_scale.requires_grad:
