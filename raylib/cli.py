@@ -22,6 +22,7 @@ _JOBS: dict[str, tuple[str, str]] = {
     "probe": ("raylib.probe.config:ProbeConfig", "raylib.commands:run_probe"),
     "mine negatives": ("raylib.mine.config:NegativesConfig", "raylib.commands:run_mine_negatives"),
     "mine batches": ("raylib.mine.config:BatchesConfig", "raylib.commands:run_mine_batches"),
+    "train": ("raylib.train.config:TrainConfig", "raylib.commands:run_train"),
     "score": ("raylib.score.config:ScoreConfig", "raylib.score.commands:run_score"),
     "compare": ("raylib.score.config:CompareConfig", "raylib.score.commands:run_compare"),
     "inspect": ("raylib.extract.show:InspectStatesConfig", "raylib.extract.show:run_inspect_states"),
