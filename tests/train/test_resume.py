@@ -19,7 +19,7 @@ from raylib.train.team import Team
 from .made_runs import Run, loop_of, most_different, write_pairs
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -35,7 +35,7 @@ class Watcher:
     def log(self, step, values):
         self.records.log(step, values)
         if step == self.dies_at:
-            raise Killed
+            raise KilledError
 
     def save(self, step, state, facts):
         assert self.learner is not None
@@ -68,7 +68,7 @@ def test_a_killed_run_goes_on_to_the_weights_of_an_undisturbed_one(tmp_path):
     whole = begin(run, tmp_path / "whole")
     start = {name: weight.clone() for name, weight in whole.learner.state().items()}
     whole.run()
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         begin(run, tmp_path / "killed", dies_at=5).run()
     again = begin(run, tmp_path / "killed")
     assert again.done == 4
