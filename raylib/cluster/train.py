@@ -7,12 +7,14 @@ import pickle
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"  # paths of the settings are from where the job was started
 
 import ray
 import ray.exceptions
@@ -26,6 +28,9 @@ from raylib.placement import Placement
 from raylib.train.assignment import Assignment, Trained
 from raylib.train.team import Group
 from raylib.train.worker import work
+
+_SECONDS_TO_FAIL = 5.0
+"""How long a process that failed waits for the others to say the same."""
 
 _SECONDS_TO_MEET = 6 * 3600
 """How long processes wait for each other: while the first one scores an evaluation the others wait."""
@@ -97,6 +102,7 @@ class _Desk:
     def __init__(self) -> None:
         self._lines: list[tuple[str, str]] = []
         self._outcome: Trained | Exception | None = None
+        self._failed: set[int] = set()
 
     def put(self, kind: str, text: str) -> None:
         self._lines.append((kind, text))
@@ -105,10 +111,18 @@ class _Desk:
         lines, self._lines = self._lines, []
         return lines
 
-    def end(self, outcome: bytes) -> None:
+    def end(self, trained: Trained) -> None:
+        self._outcome = trained
+
+    def fail(self, rank: int, pickled: bytes) -> None:
         """The first failure counts: others follow from it."""
+        self._failed.add(rank)
         if not isinstance(self._outcome, Exception):
-            self._outcome = pickle.loads(outcome)
+            self._outcome = pickle.loads(pickled)
+
+    def failed(self) -> int:
+        """How many processes have."""
+        return len(self._failed)
 
     def outcome(self) -> bytes:
         """Pickled: an exception that an actor gives would be raised by Ray."""
@@ -147,7 +161,7 @@ def _lines_from(desk: Any, reporter: Reporter) -> Iterator[None]:
 
 
 def _process(config: dict[str, Any]) -> None:
-    """One process. A failure that another attempt would meet again is told, and the attempt after it ends at once."""
+    """One process. A failure that another attempt would meet again is told, and that attempt ends at once."""
     import torch
 
     desk = config["desk"]
@@ -165,10 +179,22 @@ def _process(config: dict[str, Any]) -> None:
             ray.get(config["assignment"]), team, lambda text: tell("say", text), lambda text: tell("warn", text)
         )
     except RaylibError as error:
-        ray.get(desk.end.remote(pickle.dumps(portable(error))))
-        raise
+        ray.get(desk.fail.remote(team.rank, pickle.dumps(portable(error))))
+        if not _all_failed(desk, team.size):
+            raise  # the others wait for this process, and only its end ends them
+        return
     if team.rank == 0:
-        ray.get(desk.end.remote(pickle.dumps(found)))
+        ray.get(desk.end.remote(found))
+
+
+def _all_failed(desk: Any, size: int) -> bool:
+    """Whether every process has met the same, as one that all of them compute."""
+    until = time.monotonic() + _SECONDS_TO_FAIL
+    while time.monotonic() < until:
+        if ray.get(desk.failed.remote()) == size:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def _cause(error: BaseException) -> str:
