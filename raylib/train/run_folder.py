@@ -30,8 +30,10 @@ _KIND = "raylib train"
 _PARTS = ("checkpoints", "tensorboard", "evaluations", "plans", "model")
 _FILES = ("metrics.jsonl", "training_loss.txt", "run.json", "finished.json")
 
+_PLACES = {f.name for f in dataclasses.fields(Placement)}
+
 FREE = {
-    *(f.name for f in dataclasses.fields(Placement)),
+    *_PLACES,
     *("quiet", "dry_run", "max_failures", "overwrite", "resume", "save_every", "log_every", "track"),
     *("keep_last", "keep_best", "output_folder", "store", "device", "save_legacy", "score_chunk", "feature_cache"),
 }
@@ -131,16 +133,17 @@ def resumed(config: TrainConfig) -> TrainConfig:
         raise UserError(f"--resume {config.resume}: there is no run.json; expected the folder of a run")
     known = {f.name for f in dataclasses.fields(TrainConfig)}
     own = TrainConfig(**{name: value for name, value in about["settings"].items() if name in known})
-    others = []
+    others, free = [], {}
     for f in dataclasses.fields(TrainConfig):
-        asked = getattr(config, f.name)
+        asked, kept = getattr(config, f.name), getattr(own, f.name)
         default = f.default_factory() if f.default is dataclasses.MISSING else f.default  # pyright: ignore
-        if f.name not in FREE and asked not in (default, getattr(own, f.name)):
+        if f.name in _PLACES or (f.name in FREE and asked != default):
+            free[f.name] = asked
+        elif f.name not in FREE and asked not in (default, kept):
             others.append(f"--{f.name.replace('_', '-')}")
     if others:
         raise UserError(
             f"{', '.join(others)} differ from the run's own settings; --resume goes on with those. Leave them out, or "
             "begin another run"
         )
-    placed = {name: getattr(config, name) for name in FREE if name != "store"}
-    return replace(own, **{**placed, "output_folder": folder, "resume": None})
+    return replace(own, **{**free, "output_folder": folder, "resume": None})

@@ -88,7 +88,8 @@ class _Writer:
         self.scores = dict(values)
         self.records.log(step, values)
         self.records.flush()
-        self.checkpoints.score(step, values[MEAN])
+        if step:  # weights that have not learned anything are no checkpoint
+            self.checkpoints.score(step, values[MEAN])
         told = "  ".join(f"{name.removeprefix('eval/')} {value:.4f}" for name, value in values.items() if name != MEAN)
         self.say(f"step {step}/{self.total}  {told}")
 
