@@ -78,6 +78,19 @@ def list_files(folder: str | Path, suffix: str = "") -> list[str]:
     return sorted(f"{scheme}://{n}" for n in found if n.endswith(suffix))
 
 
+def list_folders(folder: str | Path) -> list[str]:
+    """Names of the folders directly in `folder`, sorted, without hidden ones; [] where there is no such folder."""
+    if not is_remote(folder):
+        if not os.path.isdir(folder):
+            return []
+        return sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
+    filesystem, name = _filesystem(folder)
+    if not filesystem.exists(name):
+        return []
+    found = [entry["name"] for entry in filesystem.ls(name, detail=True) if entry["type"] == "directory"]
+    return sorted(n.rstrip("/").rsplit("/", 1)[-1] for n in found)
+
+
 def make_folder(path: str | Path) -> None:
     """Create a local folder and its parents; raises UserError, in one line, where that is not allowed."""
     if is_remote(path):
@@ -132,6 +145,26 @@ def _upload(url: str, mode: str) -> Iterator[IO]:
             filesystem.put_file(stream.name, name)
     except OSError as error:
         raise UserError(f"cannot write {url}: {error.strerror or error}. What was stored before is intact.") from error
+
+
+def upload_folder(folder: str | Path, url: str, last: str) -> None:
+    """Every file of a local folder to a remote one; the file `last` when all others are there, for its presence means
+    that they are. Raises UserError where the store refuses."""
+    local = Path(folder)
+    names = sorted(path.relative_to(local).as_posix() for path in local.rglob("*") if path.is_file())
+    try:
+        filesystem, remote = _filesystem(url)
+        for name in sorted(names, key=lambda name: name == last):
+            filesystem.put_file(str(local / name), join(remote, name))
+    except OSError as error:
+        raise UserError(f"cannot write {url}: {error.strerror or error}. What was stored before is intact.") from error
+
+
+def download_file(url: str, path: str | Path) -> None:
+    """A remote file to a local path, whose folder is made. Raises OSError."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    filesystem, name = _filesystem(url)
+    filesystem.get_file(name, str(path))
 
 
 def write_text(path: str | Path, text: str) -> None:

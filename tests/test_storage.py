@@ -174,3 +174,34 @@ def test_every_file_below_a_remote_folder_is_found_with_its_size(remote):
     storage.write_text(storage.join(remote, "a.png"), "21")
     again = storage.find_files(remote)
     assert again["a.png"][1] != found["a.png"][1] != "" and again["sub/deep/b.png"] == found["sub/deep/b.png"]
+
+
+def test_folders_are_listed_by_name_without_hidden_ones(folder):
+    assert storage.list_folders(folder) == []
+    for name in ("b/x.txt", "a/deep/y.txt", "c.txt"):
+        storage.write_text(storage.join(folder, name), "")
+    assert storage.list_folders(folder) == ["a", "b"]
+    if not storage.is_remote(folder):
+        os.mkdir(storage.join(folder, ".hidden"))
+        assert storage.list_folders(folder) == ["a", "b"]
+
+
+def test_a_folder_is_uploaded_with_its_last_file_last_and_downloaded(remote, tmp_path, monkeypatch):
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    order = []
+    put = MemoryFileSystem.put_file
+    monkeypatch.setattr(
+        MemoryFileSystem, "put_file", lambda self, path, name: (order.append(name), put(self, path, name))
+    )
+    for name in ("a.json", "deep/b.bin", "z.txt"):
+        storage.write_text(tmp_path / "from" / name, name)
+    storage.upload_folder(tmp_path / "from", f"{remote}/to", last="a.json")
+    assert [name.split("/to/")[1] for name in order] == ["deep/b.bin", "z.txt", "a.json"]
+    storage.download_file(f"{remote}/to/deep/b.bin", tmp_path / "back" / "deep" / "b.bin")
+    assert (tmp_path / "back" / "deep" / "b.bin").read_text() == "deep/b.bin"
+    with pytest.raises(FileNotFoundError):
+        storage.download_file(f"{remote}/to/none", tmp_path / "none")
+    monkeypatch.setattr(MemoryFileSystem, "put_file", no_space)
+    with pytest.raises(UserError, match=r"cannot write .*/to: No space left"):
+        storage.upload_folder(tmp_path / "from", f"{remote}/to", last="a.json")

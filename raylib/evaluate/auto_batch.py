@@ -104,13 +104,19 @@ def device_title(encoder: Encoder) -> str:
     return f"cpu, {torch.get_num_threads()} threads"
 
 
-def largest_batch(model: str, device: str, forward: Callable[[int], object], most: int = MAX_CONTENTS) -> int:
+def largest_batch(
+    model: str,
+    device: str,
+    forward: Callable[[int], object],
+    most: int = MAX_CONTENTS,
+    headroom: float = _HEADROOM,
+) -> int:
     """How many contents fit into a forward, doubling from 1 and then half way up to what did not fit.
 
-    forward: runs so many of the longest contents on `device`. Raises ModelError where one does not fit alone; any other
-    failure goes through.
+    forward: runs so many of the longest contents on `device`. headroom: the share of a GPU's memory that it may fill.
+    Raises ModelError where one does not fit alone; any other failure goes through.
     """
-    meter = _GpuMeter() if device.startswith("cuda") else _CpuMeter()
+    meter = _GpuMeter(headroom) if device.startswith("cuda") else _CpuMeter()
     fits, size = 0, 1
     while size <= most and _try(forward, size, meter):
         fits, size = size, 2 * size
@@ -164,6 +170,9 @@ class _Meter(ABC):
 class _GpuMeter(_Meter):
     """As long as the peak stays within the headroom."""
 
+    def __init__(self, headroom: float) -> None:
+        self._headroom = headroom
+
     def worth(self, size: int, forward: Callable[[], object]) -> bool:
         import torch
 
@@ -172,7 +181,7 @@ class _GpuMeter(_Meter):
         held = torch.cuda.memory_allocated()
         forward()
         room = free + torch.cuda.memory_reserved() - held
-        fits = torch.cuda.max_memory_allocated() - held <= _HEADROOM * min(room, total)
+        fits = torch.cuda.max_memory_allocated() - held <= self._headroom * min(room, total)
         self.bounded_by_memory = self.bounded_by_memory or not fits
         return fits
 

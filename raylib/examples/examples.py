@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 from array import array
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +15,7 @@ import numpy as np
 
 from raylib.errors import UserError
 from raylib.evaluate.contents import BadContentError
+from raylib.examples.batch_plan import ids_digest
 from raylib.examples.forms import Row, parse_name, parse_row
 from raylib.examples.places import Places
 from raylib.examples.readers import RawRow, read_rows
@@ -46,6 +49,17 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def digest(self) -> bytes:
+        """32 bytes that tell these examples from others: their ids, data sets and numbers, and what contents are
+        named. Images are not read."""
+        digest = hashlib.sha256(json.dumps(self.datasets).encode())
+        named = [column for side in (self.queries, self.documents) for column in (side.texts, side.images)]
+        for column in (self.ids, *named):
+            digest.update(ids_digest(column).encode())
+        for numbers in (self.dataset, self.query, self.positive, self.negatives, self.offsets):
+            digest.update(numbers.tobytes())
+        return digest.digest()
 
     def given_negatives(self, example: int) -> np.ndarray:
         """int64: the documents that the data gives as negatives of an example."""

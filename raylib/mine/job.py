@@ -22,7 +22,6 @@ from raylib import storage
 from raylib.errors import BadContent, UserError
 from raylib.evaluate.errors_file import listed, write_errors_to
 from raylib.evaluate.progress import Reporter
-from raylib.examples.batch_plan import ids_digest
 from raylib.examples.examples import Examples, read_examples
 from raylib.mine.common_config import MineConfig
 from raylib.mine.neighbours import SearchFacts
@@ -171,15 +170,11 @@ class MineJob(ABC, Generic[Config]):
     def _digest(self, examples: Examples, teacher: Teacher | None) -> str:
         """Names what the output holds: the examples by id, name and content, the teacher, and the settings."""
         fingerprint = None if teacher is None else teacher.fingerprint
-        about = [self.kind, self.deciding(examples), examples.datasets, fingerprint]
+        about = [self.kind, self.deciding(examples), fingerprint]
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-        named = [column for side in (examples.queries, examples.documents) for column in (side.texts, side.images)]
-        for column in (examples.ids, *named):
-            digest.update(ids_digest(column).encode())
+        digest.update(examples.digest())
         for keys in () if teacher is None else (teacher.query_keys, teacher.document_keys):
             digest.update(b"".join(keys))
-        for numbers in (examples.dataset, examples.query, examples.positive, examples.negatives, examples.offsets):
-            digest.update(numbers.tobytes())
         return digest.hexdigest()
 
     @property

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from raylib.errors import UnsupportedOptionError, UserError
 from raylib.models.family import Family
+from raylib.models.hooks import inputs_of
 from raylib.models.loading import rgb, with_adapter
 from raylib.models.pooling import fuse, fusion_name
 from raylib.models.protocol import ModelSpec
@@ -102,16 +103,37 @@ class ClipEncoder(TorchEncoder):
         return {f"{name}.weight": layer.weight for name, layer in layers.items() if layer is not None}
 
     def vectors(self, tensors: Tensors) -> TokenVectors:
+        return self._fused(self._by_part(tensors))
+
+    def features(self, tensors: Tensors) -> dict[str, TokenVectors]:
         from raylib.models.token_vectors import TokenVectors
 
-        inputs = self.on_device(tensors)
-        vectors: torch.Tensor | None = None
+        with inputs_of(self.model.text_projection) as text, inputs_of(self.model.visual_projection) as image:
+            self._by_part(tensors)
+        seen = {"text": text, "image": image}
+        return {part: TokenVectors.dense(pooled[0]) for part, pooled in seen.items() if pooled}
+
+    def projected(self, features: Mapping[str, TokenVectors]) -> TokenVectors:
+        layers = {"text": self.model.text_projection, "image": self.model.visual_projection}
+        return self._fused({p: layers[p](hidden.values.to(layers[p].weight)) for p, hidden in features.items()})
+
+    def _by_part(self, tensors: Tensors) -> dict[str, torch.Tensor]:
+        """Vectors [n, dim] of texts and of images."""
+        inputs, found = self.on_device(tensors), {}
         if "input_ids" in inputs:
             texts = {name: inputs[name] for name in _TEXT_INPUTS if name in inputs}
-            vectors = self.model.get_text_features(**texts).pooler_output
+            found["text"] = self.model.get_text_features(**texts).pooler_output
         if "pixel_values" in inputs:
             images = {name: inputs[name] for name in _IMAGE_INPUTS if name in inputs}
-            pictures = self.model.get_image_features(**images).pooler_output
-            vectors = pictures if vectors is None else fuse(vectors, pictures, self.fusion)
-        assert vectors is not None, "preprocess gives texts or images"
-        return TokenVectors.dense(vectors)
+            found["image"] = self.model.get_image_features(**images).pooler_output
+        return found
+
+    def _fused(self, by_part: Mapping[str, torch.Tensor]) -> TokenVectors:
+        from raylib.models.token_vectors import TokenVectors
+
+        text, image = by_part.get("text"), by_part.get("image")
+        if text is not None and image is not None:
+            return TokenVectors.dense(fuse(text, image, self.fusion))
+        found = image if text is None else text
+        assert found is not None, "preprocess gives texts or images"
+        return TokenVectors.dense(found)

@@ -16,6 +16,7 @@ import numpy as np
 from raylib.errors import ModelError, UserError
 from raylib.models.adapters import adapter_config, base_identity, load_with_adapter
 from raylib.models.family import Family
+from raylib.models.hooks import inputs_of
 from raylib.models.loading import rgb, text_and_image
 from raylib.models.pooling import fuse, fusion_name
 from raylib.models.protocol import ModelSpec, TokenGrid
@@ -154,6 +155,28 @@ class ColPaliEngineEncoder(TorchEncoder):
         """The projection of late-interaction families."""
         layer = getattr(self.model, "custom_text_proj", None)
         return {} if layer is None else {f"custom_text_proj.{name}": p for name, p in layer.named_parameters()}
+
+    def features(self, tensors: Tensors) -> dict[str, TokenVectors]:
+        import torch
+
+        from raylib.models.token_vectors import TokenVectors
+
+        found = {}
+        for inputs in _split(tensors):
+            with inputs_of(self.model.custom_text_proj) as seen:
+                counts = self.embed(inputs).counts
+            real = torch.from_numpy(inputs["attention_mask"].astype(bool)).to(seen[0].device)
+            found["image" if "pixel_values" in inputs else "text"] = TokenVectors(seen[0][real], counts)
+        return found
+
+    def projected(self, features: Mapping[str, TokenVectors]) -> TokenVectors:
+        from raylib.models.token_vectors import TokenVectors
+
+        layer, parts = self.model.custom_text_proj, []
+        for hidden in features.values():
+            vectors = layer(hidden.values.to(layer.weight.dtype))
+            parts.append(TokenVectors(vectors / vectors.norm(dim=-1, keepdim=True), hidden.counts))
+        return parts[0] if len(parts) == 1 else parts[0].beside(parts[1])
 
     def embed(self, inputs: Tensors) -> TokenVectors:
         """The vectors of one part, text or image."""

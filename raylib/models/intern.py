@@ -211,11 +211,18 @@ class InternEncoder(TorchEncoder):
         _ = self.projections
 
     def vectors(self, tensors: Tensors) -> TokenVectors:
-        parts = [self.project(hidden, part) for part, hidden in self.features(tensors).items()]
+        return self.projected(self.features(tensors))
+
+    def projected(self, features: Mapping[str, TokenVectors]) -> TokenVectors:
+        parts = [self.project(hidden, part) for part, hidden in features.items()]
         return parts[0] if len(parts) == 1 else parts[0].beside(parts[1])
 
+    @property
+    def backbone_identity(self) -> Mapping[str, Any]:
+        """Without the projections; a LoRA is in the same file as they are."""
+        return {n: v for n, v in self.identity.items() if n != "adapter" or self.adapted}
+
     def features(self, tensors: Tensors) -> dict[str, TokenVectors]:
-        """What the backbone alone gives, before the projections: by "text" and "image", [tokens, hidden]."""
         found = {}
         if "input_ids" in tensors:
             found["text"] = self._text_features(tensors)

@@ -35,6 +35,8 @@ class TorchEncoder(Encoder):
     ENCODING_VERSION: ClassVar[int] = 1
     """Raised when the same weights and settings would give other vectors than before."""
 
+    _weights_name: str | None = None
+
     def __init__(self, spec: ModelSpec, family: Family) -> None:
         super().__init__(spec, family)
         self.dtype = dtype_name(spec)
@@ -53,8 +55,14 @@ class TorchEncoder(Encoder):
             **source_identity(self.spec),
             # In half precision buffers stay in float32 (see `placed`); vectors from before that was so are others.
             "dtype": self.dtype if self.dtype == "float32" else f"{self.dtype}, float32 buffers",
+            **({"weights in memory": self._weights_name} if self._weights_name else {}),
             **self.settings,
         }
+
+    def name_weights(self, name: str | None) -> None:
+        """Of weights that are in memory alone, as in training: part of the fingerprint. None: they are as loaded."""
+        self._weights_name = name
+        self.__dict__.pop("fingerprint", None)
 
     @abstractmethod
     def load_processor(self) -> Any:
@@ -104,6 +112,19 @@ class TorchEncoder(Encoder):
     def heads(self) -> dict[str, torch.nn.Parameter]:
         """The projections on top of the backbone, by name; {} for a family that has none to train by themselves."""
         return {}
+
+    def features(self, tensors: Tensors) -> dict[str, TokenVectors]:
+        """What the heads see, by part of the contents, "text" and "image": [tokens, hidden]. Of families with heads."""
+        raise NotImplementedError(f"family {self.family.name} has no heads")
+
+    def projected(self, features: Mapping[str, TokenVectors]) -> TokenVectors:
+        """What `vectors` gives where `features` gave that. Of families with heads."""
+        raise NotImplementedError(f"family {self.family.name} has no heads")
+
+    @property
+    def backbone_identity(self) -> Mapping[str, Any]:
+        """All that decides `features`."""
+        return self.identity
 
     @property
     def adapter_host(self) -> torch.nn.Module:

@@ -13,6 +13,7 @@ import torch
 from raylib.errors import UnsupportedOptionError, UserError
 from raylib.models.token_vectors import TokenVectors
 from raylib.models.torch_encoder import TorchEncoder
+from raylib.train.features import are_features, tokens_of_features, vectors_of_features
 from raylib.train.feed import Piece
 from raylib.train.options import LoraSettings, Precision, What
 from raylib.types import Tensors
@@ -147,8 +148,17 @@ class Learner:
     def piece_vectors(self, tensors: Tensors, seed: int) -> TokenVectors:
         torch.manual_seed(seed)
         with self._computation():
-            found = self.encoder.vectors(tensors)
+            found = (
+                vectors_of_features(self.encoder, tensors) if are_features(tensors) else self.encoder.vectors(tensors)
+            )
         return TokenVectors(found.values.float(), found.counts)
+
+    def tokens(self, tensors: Tensors) -> int:
+        """Of all contents together; 0 where the model cannot count them."""
+        if are_features(tensors):
+            return tokens_of_features(tensors)
+        counts = self.encoder.token_counts(tensors)
+        return 0 if counts is None else int(counts.sum())
 
     def _computation(self) -> AbstractContextManager[Any]:
         if self.precision == "float32":

@@ -49,7 +49,9 @@ class Watcher(Protocol):
 
     def save(self, step: int, state: Mapping[str, Any], facts: Mapping[str, Any]) -> None: ...
 
-    def scored(self, step: int, values: Mapping[str, float]) -> None: ...
+    def scored(self, step: int, values: Mapping[str, float]) -> None:
+        """values: by eval/TASK/METRIC, and their mean."""
+        ...
 
 
 @dataclass
@@ -115,24 +117,25 @@ class Loop:
 
     def run(self) -> None:
         """To the last step. Raises ModelError for a loss or gradient that is not finite, before it changes a weight."""
+        schedule = self.batches.schedule
+        if self.done in (0, schedule.steps):
+            self._evaluate()  # as they are before the first step; or again, where a run was killed at its last
         self.learner.train()
         self._since = _Since()
-        schedule = self.batches.schedule
-        window: Window | None = None
         for window, batches in ahead(self.batches.of, schedule.windows(self.done)):
             loss = self._window(window, batches)
             self.done = window.step
             self._watch(window, batches, loss)
-            if self._due(self.settings.save_every) and self.done < schedule.steps:
+            judged = self._due(self.settings.eval_every)
+            if judged or self._due(self.settings.save_every):  # what is judged is kept, for it may be the best
                 self._save(window)
-            if self._due(self.settings.eval_every) and self.done < schedule.steps:
+            if judged:
                 self._evaluate()
-        if window is not None:
-            self._save(window)
-            self._evaluate()
 
     def _due(self, every: int | None) -> bool:
-        return every is not None and self.done % every == 0
+        """At the last step in any case."""
+        last = self.done == self.batches.schedule.steps
+        return last or (every is not None and self.done % every == 0)
 
     def _window(self, window: Window, batches: list[Batch]) -> float:
         """One step of the optimizer; the mean loss of its batches."""
@@ -173,8 +176,7 @@ class Loop:
         since.steps += 1
         since.examples += sum(len(batch.layout) for batch in batches)
         since.tokens += sum(self._tokens(batch) for batch in batches)
-        last = self.done == self.batches.schedule.steps
-        if not (self._due(self.settings.log_every) or last or self.done == 1):
+        if not (self._due(self.settings.log_every) or self.done == 1):
             return
         tokens = float(self.team.sum(torch.tensor(since.tokens, dtype=torch.float64)))
         seconds = max(1e-9, time.perf_counter() - since.start)
@@ -183,8 +185,8 @@ class Loop:
             "lr": self.lr,
             "grad_norm": self.norm,
             "epoch": window.epoch + (window.batches[-1] + 1) / len(self.batches.schedule.plan_of(window.epoch)),
-            "examples_per_s": since.examples / seconds,
-            "tokens_per_s": tokens / seconds,
+            "examples_per_second": since.examples / seconds,
+            "tokens_per_second": tokens / seconds,
             "memory_gb": peak_memory(self.learner.encoder.device) / 1e9,
         }
         if self.criterion.log_scale.requires_grad:
@@ -195,10 +197,7 @@ class Loop:
 
     def _tokens(self, batch: Batch) -> float:
         """Of this process's part."""
-        counts = (
-            self.learner.encoder.token_counts(piece.tensors) for pieces in batch.pieces.values() for piece in pieces
-        )
-        return float(sum(0 if found is None else int(found.sum()) for found in counts))
+        return float(sum(self.learner.tokens(piece.tensors) for pieces in batch.pieces.values() for piece in pieces))
 
     def _save(self, window: Window) -> None:
         if self.team.rank == 0:

@@ -1,0 +1,116 @@
+"""One process of a training run: it makes all that it needs, goes on from the newest checkpoint, and runs the loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from raylib.evaluate.quiet import quiet_libraries
+from raylib.train.assignment import Assignment, Trained
+from raylib.train.checkpoints import Checkpoints
+from raylib.train.judge import MEAN
+from raylib.train.learner import Learner
+from raylib.train.loop import Watcher
+from raylib.train.optimizers import check_optimizer
+from raylib.train.records import Records, line
+from raylib.train.run_folder import RunFolder
+from raylib.train.setup import Tell, learner_of, loop_of
+from raylib.train.team import Team
+from raylib.train.trackers import open_trackers
+
+
+def work(assignment: Assignment, team: Team, say: Tell, warn: Tell) -> Trained:
+    """Called by every process of a team; the first one says, writes, and knows how it ended. Raises UserError,
+    ModelError, StoreError and BadContentsError."""
+    start = time.perf_counter()
+    quiet_libraries()
+    config, folder = assignment.config, RunFolder(assignment.config.output_folder)
+    folder.require(assignment.run)
+    check_optimizer(config.optimizer)
+    first = team.rank == 0
+    checkpoints = Checkpoints(folder.checkpoints, config.keep_last, config.keep_best, warn if first else _to_nobody)
+    learner = learner_of(config)
+    writer = _Writer(assignment, learner, checkpoints, folder, say) if first else None
+    watcher: Watcher = writer or _Silent()
+    loop = loop_of(assignment, learner, team, watcher, say if first else _to_nobody)
+    found = team.told(checkpoints.newest() if first else None)
+    if found is not None:
+        loop.resume(checkpoints.load(found))
+    resumed = loop.done
+    if writer is None:
+        loop.run()
+        return Trained(loop.done, resumed, 0.0, folder.model)
+    writer.begin(resumed)
+    try:
+        loop.run()
+    finally:
+        writer.close()
+    folder.write_model(lambda place: learner.save(str(place), loop.done))
+    return writer.ended(loop.done, resumed, time.perf_counter() - start)
+
+
+class _Writer:
+    """What the first process is told goes into the run's folder, and onto the screen."""
+
+    def __init__(
+        self, assignment: Assignment, learner: Learner, checkpoints: Checkpoints, folder: RunFolder, say: Tell
+    ) -> None:
+        self.assignment, self.learner, self.checkpoints, self.folder = assignment, learner, checkpoints, folder
+        self.say, self.total = say, assignment.schedule.steps
+        self.scores: dict[str, float] = {}
+
+    def begin(self, resumed: int) -> None:
+        config, schedule = self.assignment.config, self.assignment.schedule
+        if resumed:
+            self.say(f"going on from step {resumed} of {self.total}")
+        self.records = Records(
+            self.folder.path,
+            resumed,
+            open_trackers(config.track, self.folder.path, config.as_dict()),
+            steps_per_epoch=math.ceil(len(schedule.plan_of(0)) / schedule.accumulate),
+            tell=self.say,
+        )
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self.records.log(step, values)
+        self.say(line(step, self.total, values))
+
+    def save(self, step: int, state: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+        self.checkpoints.save(step, lambda place: self.learner.save(str(place), step), state, facts)
+        if self.assignment.config.save_legacy:
+            self.folder.write_legacy(step, lambda place: self.learner.save(str(place), step))
+        self.records.flush()
+
+    def scored(self, step: int, values: Mapping[str, float]) -> None:
+        self.scores = dict(values)
+        self.records.log(step, values)
+        self.records.flush()
+        self.checkpoints.score(step, values[MEAN])
+        told = "  ".join(f"{name.removeprefix('eval/')} {value:.4f}" for name, value in values.items() if name != MEAN)
+        self.say(f"step {step}/{self.total}  {told}")
+
+    def close(self) -> None:
+        self.records.close()
+
+    def ended(self, steps: int, resumed: int, seconds: float) -> Trained:
+        best = self.checkpoints.best()
+        kept = {checkpoint.step: checkpoint.name for checkpoint in self.checkpoints.all()}
+        folder = None
+        if best is not None and best[0] in kept:
+            folder = f"{self.folder.checkpoints}/{kept[best[0]]}/model"
+        return Trained(steps, resumed, seconds, self.folder.model, self.scores, best, folder)
+
+
+class _Silent:
+    """The other processes."""
+
+    def log(self, step: int, values: Mapping[str, float]) -> None: ...
+
+    def save(self, step: int, state: Mapping[str, Any], facts: Mapping[str, Any]) -> None: ...
+
+    def scored(self, step: int, values: Mapping[str, float]) -> None: ...
+
+
+def _to_nobody(_: str) -> None: ...
