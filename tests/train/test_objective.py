@@ -1,7 +1,7 @@
 """Objectives against the libraries that they are known from, on the same vectors: values, and gradients to them."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,27 +14,10 @@ from raylib.train.false_negatives import Layout
 from raylib.train.maxsim import plain_maxsim
 from raylib.train.objective import SIGMOID_BIAS, Criterion, Objective
 
-from .made_vectors import again, distinct, gradient, leaf
-
-VALUE, GRADIENT = 1e-5, 1e-5
-"""Relative, and to the largest component: float32, logits of up to 50."""
+from .made_vectors import VALUE, again, assert_same, distinct, gradient, leaf, run
 
 N, DIM = 7, 6
-
-
-def run(
-    criterion: Criterion, layout: Layout, queries: TokenVectors, documents: TokenVectors, chunk: int | None = None
-) -> tuple[float, torch.Tensor, torch.Tensor]:
-    """The loss of the whole batch and its gradients, to new leaves."""
-    q, d = again(queries), again(documents)
-    loss = criterion.backward(layout, slice(0, len(layout)), q, d, chunk=chunk)
-    return loss, gradient(q), gradient(d)
-
-
-def assert_same(found: tuple[Any, ...], expected: tuple[Any, ...]) -> None:
-    assert found[0] == pytest.approx(float(expected[0]), rel=VALUE)
-    for ours, theirs in zip(found[1:], expected[1:], strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=GRADIENT * float(theirs.abs().max()))
+QUERY_TOKENS, DOCUMENT_TOKENS = [3, 5, 1, 4, 2, 5, 3], [8, 2, 5, 1, 9, 3, 4]
 
 
 # sentence-transformers.
@@ -131,8 +114,6 @@ def test_dot_products_have_the_length_of_their_vectors() -> None:
 
 
 # colpali-engine.
-
-QUERY_TOKENS, DOCUMENT_TOKENS = [3, 5, 1, 4, 2, 5, 3], [8, 2, 5, 1, 9, 3, 4]
 
 
 def padded(vectors: TokenVectors) -> torch.Tensor:
@@ -278,78 +259,3 @@ def test_a_temperature_that_learns() -> None:
     assert criterion.log_scale.grad is not None and float(criterion.log_scale.grad) == pytest.approx(slope, rel=1e-4)
     fixed = Criterion(Objective("maxsim", temperature=0.07))
     assert [name for name, p in fixed.named_parameters() if p.requires_grad] == []
-
-
-# Parts of a batch.
-
-VARIANTS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "symmetric": {"symmetric": True},
-    "explicit": {"explicit": 0.3},
-    "mask_above": {"mask_above": 0.05},
-    "pairwise": {"loss": "pairwise"},
-    "pairwise, explicit": {"loss": "pairwise", "explicit": 0.5},
-    "sigmoid": {"loss": "sigmoid", "temperature": 0.1},
-    "temperature": {"learn_temperature": True, "symmetric": True},
-}
-DENSE: dict[str, dict[str, Any]] = {
-    "matryoshka": {"matryoshka": (6, 3)},
-    "all": {"matryoshka": (4, 2), "symmetric": True, "explicit": 0.2, "mask_above": 0.1, "learn_temperature": True},
-}
-BATCHES = [("maxsim", options) for options in VARIANTS.values()]
-BATCHES += [("cosine", options) for options in (VARIANTS | DENSE).values()]
-
-
-def uneven_batch(similarity: str) -> tuple[Layout, TokenVectors, TokenVectors]:
-    """Hard negatives of some, and contents that occur twice."""
-    layout = Layout(
-        np.array([0, 1, 2, 1, 4, 5, 6]),
-        np.array([20, 21, 22, 23, 24, 20, 26]),
-        np.array([30, 31, 22, 33, 34]),
-        np.array([1, 1, 4, 6, 6]),
-    )
-    lengths = [*DOCUMENT_TOKENS, 3, 1, 7, 2, 2]
-    late = similarity == "maxsim"
-    queries = leaf(QUERY_TOKENS if late else [1] * N, dim=DIM, seed=11)
-    return layout, queries, leaf(lengths if late else [1] * 12, dim=DIM, seed=12)
-
-
-@pytest.mark.parametrize(("similarity", "options"), BATCHES)
-def test_chunks_are_the_whole(similarity: Any, options: dict[str, Any]) -> None:
-    layout, queries, documents = uneven_batch(similarity)
-    whole = Criterion(Objective(similarity, **{"temperature": 0.05, **options}))
-    expected = run(whole, layout, queries, documents)
-    assert expected[0] > 0 and float(expected[2].abs().max()) > 0
-    for chunk in (1, 2, 3, 6, 100):
-        criterion = Criterion(whole.objective)
-        found = run(criterion, layout, queries, documents, chunk)
-        assert_same((*found, *_learned(criterion)), (*expected, *_learned(whole)))
-
-
-@pytest.mark.parametrize("shares", [[(0, 3), (3, 5), (5, 7)], [(0, 0), (0, 7)], [(0, 6), (6, 7)]])
-@pytest.mark.parametrize(("similarity", "options"), BATCHES)
-def test_shares_add_up_to_the_whole(
-    similarity: Any, options: dict[str, Any], shares: Sequence[tuple[int, int]]
-) -> None:
-    """As workers have them: each its own queries, unless documents rank queries, and all documents."""
-    layout, queries, documents = uneven_batch(similarity)
-    whole = Criterion(Objective(similarity, **{"temperature": 0.05, **options}))
-    expected = run(whole, layout, queries, documents)
-    q, d, criterion, loss = again(queries), again(documents), Criterion(whole.objective), 0.0
-    for first, last in shares:
-        own = q if criterion.objective.symmetric else q.slice(first, last)
-        loss += criterion.backward(layout, slice(first, last), own, d, chunk=2)
-    assert_same((loss, gradient(q), gradient(d), *_learned(criterion)), (*expected, *_learned(whole)))
-
-
-def test_scale_is_of_the_gradient_alone() -> None:
-    layout, queries, documents = uneven_batch("maxsim")
-    criterion = Criterion(Objective("maxsim"))
-    loss, to_q, to_d = run(criterion, layout, queries, documents)
-    q, d = again(queries), again(documents)
-    assert criterion.backward(layout, slice(0, N), q, d, scale=0.25) == loss
-    assert_same((loss, gradient(q), gradient(d)), (loss, 0.25 * to_q, 0.25 * to_d))
-
-
-def _learned(criterion: Criterion) -> list[torch.Tensor]:
-    return [p.grad for p in criterion.parameters() if p.requires_grad and p.grad is not None]

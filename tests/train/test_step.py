@@ -152,6 +152,30 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
+def test_dropout_is_the_same_in_both_forwards_of_a_cache(tiny: Mapping[str, str], pairs: str) -> None:
+    """Against pieces that are kept: the seed is of the step, the batch and the piece."""
+    loop = loop_of(Run(tiny["dense"], pairs, micro=2), Team(), Kept())
+    dropping: list[Any] = [module for module in loop.learner.encoder.trunk.modules() if hasattr(module, "dropout")]
+    for module in dropping:
+        module.dropout = 0.4  # of attention
+    assert dropping
+    loop.learner.train()
+    (batch,) = loop.batches.of(next(loop.batches.schedule.windows()))
+
+    def step(number: int, *, cached: bool) -> tuple[float, list[torch.Tensor]]:
+        for parameter in loop.parameters:
+            parameter.grad = None
+        loss = dataclasses.replace(loop.batch_step, cached=cached)(batch, number, 0, 1.0)
+        return loss, [p.grad for p in loop.parameters if p.grad is not None]
+
+    kept, again, other = step(1, cached=False), step(1, cached=True), step(2, cached=True)
+    loop.learner.judge()
+    assert len({kept[0], other[0], step(1, cached=True)[0]}) == 3 and kept[0] == again[0]
+    largest = max(float(gradient.abs().max()) for gradient in kept[1])
+    for one, two in zip(kept[1], again[1], strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-6 * largest)
+
+
 @pytest.mark.parametrize("micro", [None, 2])
 def test_a_loss_that_is_no_number_stops_before_a_weight_changes(
     micro: int | None, tiny: Mapping[str, str], pairs: str
