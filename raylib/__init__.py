@@ -14,15 +14,17 @@ _WHERE = {
     "encode": "raylib.api",
     "evaluate": "raylib.api",
     "extract": "raylib.api",
-    "mine_batches": "raylib.api",
-    "mine_negatives": "raylib.api",
+    "mine_batches": "raylib.api_training",
+    "mine_negatives": "raylib.api_training",
     "probe": "raylib.api",
+    "train": "raylib.api_training",
     "EncodeConfig": "raylib.encode.config",
     "EvaluateConfig": "raylib.evaluate.config",
     "BatchesConfig": "raylib.mine.config",
     "ExtractConfig": "raylib.extract.config",
     "NegativesConfig": "raylib.mine.config",
     "ProbeConfig": "raylib.probe.config",
+    "TrainConfig": "raylib.train.config",
     "ModelSpec": "raylib.models.protocol",
     "SearchOptions": "raylib.search.options",
     "Embeddings": "raylib.types",
@@ -40,6 +42,7 @@ __all__ = [
     "ProbeConfig",
     "RayModel",
     "SearchOptions",
+    "TrainConfig",
     "__version__",
     "encode",
     "evaluate",
@@ -48,15 +51,17 @@ __all__ = [
     "mine_batches",
     "mine_negatives",
     "probe",
+    "train",
 ]
 
 if TYPE_CHECKING:
     from raylib.api import encode as encode
     from raylib.api import evaluate as evaluate
     from raylib.api import extract as extract
-    from raylib.api import mine_batches as mine_batches
-    from raylib.api import mine_negatives as mine_negatives
     from raylib.api import probe as probe
+    from raylib.api_training import mine_batches as mine_batches
+    from raylib.api_training import mine_negatives as mine_negatives
+    from raylib.api_training import train as train
     from raylib.cluster.model import RayModel as RayModel
     from raylib.encode.config import EncodeConfig as EncodeConfig
     from raylib.evaluate.config import EvaluateConfig as EvaluateConfig
@@ -67,6 +72,7 @@ if TYPE_CHECKING:
     from raylib.probe.config import ProbeConfig as ProbeConfig
     from raylib.search.maxsim import maxsim as maxsim
     from raylib.search.options import SearchOptions as SearchOptions
+    from raylib.train.config import TrainConfig as TrainConfig
     from raylib.types import Embeddings as Embeddings
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, overload
 
+from raylib.api_settings import as_config, connected, with_settings
 from raylib.encode.config import EncodeConfig
 from raylib.errors import UserError
 from raylib.evaluate.config import EvaluateConfig
 from raylib.extract.config import ExtractConfig
-from raylib.mine.config import BatchesConfig, NegativesConfig
-from raylib.placement import Placement
 from raylib.probe.config import ProbeConfig
 
 if TYPE_CHECKING:
@@ -23,12 +21,8 @@ if TYPE_CHECKING:
     from raylib.encode.job import Outcome as EncodeOutcome
     from raylib.evaluate.job import Outcome
     from raylib.extract.job import Outcome as ExtractOutcome
-    from raylib.mine.job import MineJob
-    from raylib.mine.job import Outcome as MineOutcome
     from raylib.probe.apply import Applied
     from raylib.probe.job import Outcome as ProbeOutcome
-
-Config = TypeVar("Config", EvaluateConfig, EncodeConfig, ExtractConfig, ProbeConfig, NegativesConfig, BatchesConfig)
 
 
 def evaluate(model: str | Sequence[str] | EvaluateConfig, **settings: Any) -> Outcome:
@@ -40,27 +34,9 @@ def evaluate(model: str | Sequence[str] | EvaluateConfig, **settings: Any) -> Ou
     Results, summaries and the leaderboard are in `output_folder`. Raises UserError for what cannot be right from the
     start (an unknown name, an option a model does not have); what fails later is in the summaries.
     """
-    config = _config(EvaluateConfig, "evaluate", model, settings)
+    config = as_config(EvaluateConfig, "evaluate", model, settings)
     config.check_complete()
     return _run(config)
-
-
-def _config(kind: type[Config], job: str, model: str | Sequence[str] | Config, settings: dict[str, Any]) -> Config:
-    """Settings by keyword, or a finished config."""
-    if isinstance(model, kind):
-        if settings:
-            raise UserError(f"give either an {kind.__name__} or settings by keyword, not both")
-        return model
-    one = kind is ExtractConfig
-    models: Any = model if one else [model] if isinstance(model, str) else list(model)  # pyright: ignore
-    return _with_settings(kind, job, {"model": models, **settings})
-
-
-def _with_settings(kind: type[Config], job: str, settings: dict[str, Any]) -> Config:
-    unknown = sorted(set(settings) - set(kind.__dataclass_fields__))
-    if unknown:
-        raise UserError(f"{job} has no setting {', '.join(unknown)}; see raylib {job} --help")
-    return kind(**settings)
 
 
 @overload
@@ -92,13 +68,13 @@ def encode(model: str | EncodeConfig, *, texts: Any = None, images: Any = None, 
     and store. Raises UserError for what cannot be right, and for contents in memory that cannot be encoded.
     """
     if texts is None and images is None:
-        config = _config(EncodeConfig, "encode", model, settings)
+        config = as_config(EncodeConfig, "encode", model, settings)
         config.check_complete()
         return _run_encoding(config)
     from raylib.encode.arrays import encode_arrays
     from raylib.models.options import ModelOptions
 
-    config = _config(EncodeConfig, "encode", model, settings)
+    config = as_config(EncodeConfig, "encode", model, settings)
     fitting = {*ModelOptions.__dataclass_fields__, "role", "batch_size", "store"}
     unfit = sorted(set(settings) - fitting)
     if isinstance(model, EncodeConfig) or unfit:
@@ -122,7 +98,7 @@ def _run_encoding(config: EncodeConfig) -> EncodeOutcome:
     from raylib.encode.planned import this_process
     from raylib.evaluate.progress import reporter
 
-    with _connected(config):
+    with connected(config):
         if config.local:
             place = this_process()
         else:
@@ -154,10 +130,10 @@ def extract(model: str | ExtractConfig, **settings: Any) -> ExtractOutcome:
     from raylib.extract.job import ExtractJob
     from raylib.extract.local import ThisProcess
 
-    config = _config(ExtractConfig, "extract", model, settings)
+    config = as_config(ExtractConfig, "extract", model, settings)
     config.check_complete()
     quiet_libraries()
-    with _connected(config):
+    with connected(config):
         if config.local:
             place = ThisProcess()
         else:
@@ -183,14 +159,14 @@ def probe(states: str | ProbeConfig, **settings: Any) -> ProbeOutcome | Applied:
     from raylib.probe.place import ThisProcess
 
     if isinstance(states, ProbeConfig):
-        config = _config(ProbeConfig, "probe", states, settings)
+        config = as_config(ProbeConfig, "probe", states, settings)
     else:
-        config = _with_settings(ProbeConfig, "probe", {"states": states, **settings})
+        config = with_settings(ProbeConfig, "probe", {"states": states, **settings})
     config.check_complete()
     quiet_libraries()
     if config.apply is not None:
         return apply_probe(config, reporter(config.quiet))
-    with _connected(config):
+    with connected(config):
         if config.local:
             place = ThisProcess()
         else:
@@ -198,66 +174,6 @@ def probe(states: str | ProbeConfig, **settings: Any) -> ProbeOutcome | Applied:
 
             place = RayPlace(config.workers)
         return ProbeJob(config, place, reporter(config.quiet)).run()
-
-
-def mine_negatives(model: str | NegativesConfig, **settings: Any) -> MineOutcome:
-    """Hard negatives of training pairs; the settings are those of `raylib mine negatives --help`, with underscores.
-
-        raylib.mine_negatives("BAAI/bge-m3", data="train.jsonl", output="mined.jsonl", positive_fraction=0.95)
-
-    Gives what was done: `.files`, `.counts`, `.summary`, `.bad`; `.ok` tells whether the output is complete. Raises
-    UserError for what cannot be right from the start, and ModelError for what fails later.
-    """
-    config = _config(NegativesConfig, "mine negatives", model, settings)
-    config.check_complete()
-    return _run_mining(config)
-
-
-def mine_batches(model: str | BatchesConfig | None = None, **settings: Any) -> MineOutcome:
-    """A plan of training batches; the settings are those of `raylib mine batches --help`, with underscores.
-
-        raylib.mine_batches("BAAI/bge-m3", data="train.jsonl", output="plan.parquet", batch_size=1024)
-
-    The model may be None for the methods "random" and "sequential". Gives and raises what `mine_negatives` does;
-    `raylib.mine.b3_batches` does the same over arrays.
-    """
-    config = _config(BatchesConfig, "mine batches", [] if model is None else model, settings)
-    config.check_complete()
-    return _run_mining(config)
-
-
-def plan_mining(config: NegativesConfig | BatchesConfig) -> dict[str, Any]:
-    """What mining would encode; see `raylib.mine.job.MineJob.dry_run`. Starts nothing and writes nothing."""
-    from raylib.evaluate.progress import QuietReporter
-    from raylib.mine.place import this_process
-
-    config.check_complete()
-    return _mine_job(config, this_process(), QuietReporter()).dry_run()
-
-
-def _run_mining(config: NegativesConfig | BatchesConfig) -> MineOutcome:
-    from raylib.evaluate.progress import reporter
-    from raylib.mine.place import this_process
-
-    with _connected(config):
-        if config.local:
-            place = this_process()
-        else:
-            from raylib.cluster.mine import mine_place
-
-            place = mine_place(config)
-        return _mine_job(config, place, reporter(config.quiet)).run()
-
-
-def _mine_job(config: NegativesConfig | BatchesConfig, place: Any, reporter: Any) -> MineJob[Any]:
-    from raylib.evaluate.quiet import quiet_libraries
-    from raylib.mine.batches_job import BatchesJob
-    from raylib.mine.negatives_job import NegativesJob
-
-    quiet_libraries()
-    if isinstance(config, NegativesConfig):
-        return NegativesJob(config, place, reporter)
-    return BatchesJob(config, place, reporter)
 
 
 def plan(config: EvaluateConfig) -> list[dict[str, Any]]:
@@ -281,7 +197,7 @@ def _run(config: EvaluateConfig) -> Outcome:
     tasks = _tasks(config)
     storage.make_folder(config.output_folder)
     storage.make_folder(config.store_folder)
-    with _connected(config):
+    with connected(config):
         if config.local:
             backend = LocalBackend()
         else:
@@ -306,11 +222,3 @@ def _tasks(config: EvaluateConfig) -> list[AbsTask]:
         config.splits or None,
         mmeb=config.mmeb_options(),
     )
-
-
-def _connected(config: Placement | ProbeConfig):
-    if config.local:
-        return nullcontext()
-    from raylib.cluster.session import session
-
-    return session(config.address)

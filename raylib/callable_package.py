@@ -11,10 +11,10 @@ from typing import Any
 
 class _CallablePackage(ModuleType):
     def __call__(self, *args: Any, **settings: Any) -> Any:
-        """See the function of this name in `raylib.api`."""
-        return getattr(import_module("raylib.api"), self.__name__.rpartition(".")[2])(*args, **settings)
+        """See the function of this name in `raylib`."""
+        return import_module("raylib").__getattr__(self.__name__.rpartition(".")[2])(*args, **settings)
 
 
 def make_callable(package: str) -> None:
-    """Let `package`, by its full name, be called as the function of `raylib.api` that has the last part of it."""
+    """Let `package`, by its full name, be called as the public function of `raylib` that has the last part of it."""
     sys.modules[package].__class__ = _CallablePackage

@@ -22,6 +22,9 @@ _JOBS: dict[str, tuple[str, str]] = {
     "probe": ("raylib.probe.config:ProbeConfig", "raylib.commands:run_probe"),
     "mine negatives": ("raylib.mine.config:NegativesConfig", "raylib.commands:run_mine_negatives"),
     "mine batches": ("raylib.mine.config:BatchesConfig", "raylib.commands:run_mine_batches"),
+    "train": ("raylib.train.config:TrainConfig", "raylib.commands:run_train"),
+    "plot loss": ("raylib.train.plot_config:PlotLossConfig", "raylib.train.plots:run_plot_loss"),
+    "plot metrics": ("raylib.train.plot_config:PlotMetricsConfig", "raylib.train.plots:run_plot_metrics"),
     "score": ("raylib.score.config:ScoreConfig", "raylib.score.commands:run_score"),
     "compare": ("raylib.score.config:CompareConfig", "raylib.score.commands:run_compare"),
     "inspect": ("raylib.extract.show:InspectStatesConfig", "raylib.extract.show:run_inspect_states"),
@@ -35,6 +38,7 @@ the module of its settings imports nothing heavy, for the overview reads all of 
 _TRY = {
     "": "evaluate --model raylib/bm25,raylib/hashed-ngrams --benchmarks StdlibPages",
     "mine": "mine negatives --data train.jsonl --model BAAI/bge-m3 --output mined.jsonl --positive-fraction 0.95",
+    "plot": "plot loss runs/first --smooth 20",
 }
 """What an overview proposes, by the word that its commands begin with."""
 
@@ -110,7 +114,7 @@ def parse(config_class: type, arguments: Sequence[str], *, prog: str) -> Any:
     import tyro
 
     arguments, path = _take_config(list(arguments))
-    markers: list[Any] = [tyro.conf.UseAppendAction]
+    markers: list[Any] = []
     extra = {}
     if path is None:
         markers.append(tyro.conf.FlagCreatePairsOff)
@@ -207,9 +211,10 @@ def _for_command_line(config_class: type) -> type:
         else:
             plain = next((t for t in (int, float, str) if t in (hints[f.name], *typing.get_args(hints[f.name]))), str)
             word = f.metadata.get("metavar", {int: "N", float: "N", str: "NAME"}[plain])
-            annotations[f.name] = typing.Annotated[
-                hints[f.name], tyro.conf.arg(metavar=word, aliases=f.metadata.get("aliases"))
-            ]
+            arg = tyro.conf.arg(metavar=word, aliases=f.metadata.get("aliases"))
+            annotations[f.name] = typing.Annotated[hints[f.name], arg]
+            if not f.metadata.get("several"):  # `--name a b`; a list is else of flags that are repeated
+                annotations[f.name] = typing.Annotated[annotations[f.name], tyro.conf.UseAppendAction]
     shown = type(
         config_class.__name__, (config_class,), {"__annotations__": annotations, "__doc__": config_class.__doc__}
     )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from raylib.mine.config import BatchesConfig, NegativesConfig
     from raylib.mine.job import Outcome as MineOutcome
     from raylib.probe.config import ProbeConfig
+    from raylib.train.config import TrainConfig
 
 
 @dataclass
@@ -113,18 +114,40 @@ def run_probe(config: ProbeConfig) -> int:
     return 0
 
 
+def run_train(config: TrainConfig) -> int:
+    from raylib import api_training
+
+    if not config.dry_run:
+        api_training.train(config)
+        return 0
+    row = api_training.plan_training(config)
+    print(
+        f"{row['model']}: {row['examples']} examples, {row['batches']} batches of {row['batch_size']} an epoch, "
+        f"{row['steps']} steps"
+    )
+    return 0
+
+
 def run_mine_negatives(config: NegativesConfig) -> int:
-    from raylib import api
+    from raylib import api_training
 
     config.check_complete()
-    return _print_mining(api.plan_mining(config)) if config.dry_run else _status(api.mine_negatives(config))
+    return (
+        _print_mining(api_training.plan_mining(config))
+        if config.dry_run
+        else _status(api_training.mine_negatives(config))
+    )
 
 
 def run_mine_batches(config: BatchesConfig) -> int:
-    from raylib import api
+    from raylib import api_training
 
     config.check_complete()
-    return _print_mining(api.plan_mining(config)) if config.dry_run else _status(api.mine_batches(config))
+    return (
+        _print_mining(api_training.plan_mining(config))
+        if config.dry_run
+        else _status(api_training.mine_batches(config))
+    )
 
 
 def _status(outcome: MineOutcome) -> int:

@@ -16,6 +16,7 @@ from raylib.evaluate.config import EvaluateConfig
 from raylib.extract.show import InspectStatesConfig
 from raylib.models.families import FAMILIES
 from raylib.models.protocol import option_flag
+from raylib.train.plot_config import PlotMetricsConfig
 
 HEAVY = {"torch", "mteb", "ray", "transformers", "datasets", "sklearn", "pandas"}
 
@@ -57,7 +58,18 @@ def yaml_file(tmp_path):
     "arguments",
     [
         [*name.split(), "--help"]
-        for name in ("", "evaluate", "encode", "score", "compare", "inspect", "mine", "mine negatives", "mine batches")
+        for name in (
+            "",
+            "evaluate",
+            "encode",
+            "score",
+            "compare",
+            "inspect",
+            "mine",
+            "mine negatives",
+            "mine batches",
+            "plot loss",
+        )
     ],
     ids=" ".join,
 )
@@ -81,6 +93,8 @@ def test_the_overview_names_every_job_with_its_purpose(capsys):
         "list Show what can be",
         "mine negatives Find hard negatives",
         "mine batches Plan training batches",
+        "plot loss Draw the loss",
+        "plot metrics Draw what",
     )
     lines += ("score Score vectors that are already there", "compare Compare two runs query by query")
     for line in (*lines, "report Rebuild leaderboard.md"):
@@ -378,6 +392,14 @@ def test_inspect_has_short_forms_of_its_switches(yaml_file, capsys):
         main(["inspect", "--config", sample, "-d"])
     said = " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert end.value.code == 2 and "leave out --detailed and --all" in said
+
+
+def test_a_list_of_several_values_is_one_flag(yaml_file):
+    said = vars(PlotMetricsConfig(["a", "b"], ["ours", "base"]))
+    for flags in (["a", "b", "--labels", "ours", "base"], ["--labels", "ours,base", "--out=metrics.png", "a", "b"]):
+        assert vars(parse(PlotMetricsConfig, flags, prog="x")) == said
+    path = yaml_file("runs: [a, b]\nlabels: [x, y]")
+    assert parse(PlotMetricsConfig, ["--config", path, "--labels", "ours", "base"], prog="x").labels == ["ours", "base"]
 
 
 # Exit status.

@@ -62,7 +62,7 @@ class TorchEncoder(Encoder):
     def name_weights(self, name: str | None) -> None:
         """Of weights that are in memory alone, as in training: part of the fingerprint. None: they are as loaded."""
         self._weights_name = name
-        self.__dict__.pop("fingerprint", None)
+        vars(self).pop("fingerprint", None)
 
     @abstractmethod
     def load_processor(self) -> Any:

@@ -6,22 +6,18 @@ their markers as well.
 
 from __future__ import annotations
 
-import io
-import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from raylib.figures import INK, LINE, SOFT, draw_head, new_figure, plain, turns
 from raylib.probe.results import CLASSIFIERS, Classifier, ProbeResult, Scores
 from raylib.store.representations import KINDS, Kind
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-INK, SOFT, LINE = "#1b1d21", "#666b73", "#e4e4e0"
-"""Of text, of what stands behind and of grids; the report's page puts its own in their place."""
 
 COLOURS: dict[Kind, str] = {
     "vision_only": "#CC79A7",
@@ -50,15 +46,12 @@ _RING: dict[str, Any] = {
 _OF_TRAINING = {"loss": "training loss", "accuracy": "training accuracy"}
 """What a history leaves unsaid beside the names that begin with "validation"."""
 _NAMES: dict[Classifier, str] = {"mlp": "MLP", "logistic": "logistic"}
-_DPI = 110
-_SVG = threading.Lock()
-"""What decides the ids of an SVG is a setting of the process, so one is written at a time."""
 
 
 def overview(results: Sequence[ProbeResult], best: ProbeResult | None = None, num_layers: int | None = None) -> Figure:
     """Test AUROC by layer: a line per kind and classifier, the interval of each as a band; vision_only, of no layer, as
     a level band. best: is ringed. num_layers: of the decoder, for the depth below each layer."""
-    figure, (ax,) = _figure(8.6, 5.6)
+    figure, (ax,) = new_figure(8.6, 5.6)
     layers = sorted({r.representation.layer for r in results if r.representation.layer is not None})
     shown: list[Classifier] = [c for c in CLASSIFIERS if any(r.classifier == c for r in results)]
     for kind in KINDS:
@@ -76,7 +69,7 @@ def overview(results: Sequence[ProbeResult], best: ProbeResult | None = None, nu
     _key(figure, results, shown, best)
     about = results[0] if results else best
     if about is not None:
-        _head(ax, "AUROC by layer", f"{about.model_name} · {about.target} · test rows, bands: 95 % intervals")
+        draw_head(ax, "AUROC by layer", f"{about.model_name} · {about.target} · test rows, bands: 95 % intervals")
     return figure
 
 
@@ -156,7 +149,7 @@ def roc_curve(result: ProbeResult) -> Figure:
     """Of the test rows, with the AUROC and its interval; where they are of one class, the words instead."""
     from sklearn.metrics import roc_curve as curve
 
-    figure, (ax,) = _figure(5.8, 5.6)
+    figure, (ax,) = new_figure(5.8, 5.6)
     ax.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=":", gid="chance")
     if result.test.auroc is None:
         ax.text(0.5, 0.55, "All test rows are of one class:\nthere is no curve.", ha="center", color=SOFT, fontsize=11)
@@ -169,13 +162,13 @@ def roc_curve(result: ProbeResult) -> Figure:
     ax.set_xlabel("false positive rate", color=INK, fontsize=11)
     ax.set_ylabel("true positive rate", color=INK, fontsize=11)
     ax.grid(color=LINE, linewidth=0.8)
-    _head(ax, f"Test AUROC {auroc_text(result.test)}", f"{result.title} · {result.model_name}")
+    draw_head(ax, f"Test AUROC {auroc_text(result.test)}", f"{result.title} · {result.model_name}")
     return figure
 
 
 def confusion_matrix(result: ProbeResult) -> Figure:
     """Of the training and the test rows at the threshold 0.5: counts, and shares of the rows of a true class."""
-    figure, axes = _figure(8.6, 4.6, columns=2)
+    figure, axes = new_figure(8.6, 4.6, columns=2)
     for ax, title, scores in zip(axes, ("train", "test"), (result.train, result.test), strict=True):
         counts = np.asarray(scores.confusion, dtype=np.float64)
         totals = counts.sum(axis=1, keepdims=True)
@@ -191,11 +184,11 @@ def confusion_matrix(result: ProbeResult) -> Figure:
         ax.set_xticks([0, 1], ["0", "1"])
         ax.set_yticks([0, 1], ["0", "1"])
         ax.set_xlabel("predicted", color=INK, fontsize=11)
-        ax.set_ylabel(f"true {_plain(result.target, 34)}", color=INK, fontsize=11)
+        ax.set_ylabel(f"true {plain(result.target, 34)}", color=INK, fontsize=11)
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
-        _head(ax, f"{title}: {scores.rows:,} rows", f"accuracy {scores.accuracy:.3f} · F1 {scores.f1:.3f}")
-    figure.suptitle(_plain(f"{result.title} · {result.model_name}", 90), color=SOFT, fontsize=10, x=0.02, ha="left")
+        draw_head(ax, f"{title}: {scores.rows:,} rows", f"accuracy {scores.accuracy:.3f} · F1 {scores.f1:.3f}")
+    figure.suptitle(plain(f"{result.title} · {result.model_name}", 90), color=SOFT, fontsize=10, x=0.02, ha="left")
     return figure
 
 
@@ -206,10 +199,10 @@ def training_history(result: ProbeResult) -> Figure:
     told = {_OF_TRAINING.get(name, name): values for name, values in result.history.items()}
     losses = {name: values for name, values in told.items() if "loss" in name}
     others = {name: values for name, values in told.items() if "loss" not in name}
-    figure, axes = _figure(8.6, 4.4, columns=2 if others and losses else 1)
+    figure, axes = new_figure(8.6, 4.4, columns=2 if others and losses else 1)
     groups = [(losses, "loss"), (others, "measures")]
     for ax, (group, label) in zip(axes, [g for g in groups if g[0]] or groups[:1], strict=False):
-        for (name, values), colour in zip(group.items(), _turns(len(group)), strict=True):
+        for (name, values), colour in zip(group.items(), turns(len(group)), strict=True):
             x = np.arange(1, len(values) + 1)
             marker = "o" if len(values) < 3 else ""
             ax.plot(
@@ -218,20 +211,15 @@ def training_history(result: ProbeResult) -> Figure:
                 color=colour,
                 linewidth=2,
                 marker=marker,
-                label=_plain(name.replace("_", " ").replace("auroc", "AUROC"), 30),
+                label=plain(name.replace("_", " ").replace("auroc", "AUROC"), 30),
             )
         ax.set_xlabel("epoch", color=INK, fontsize=11)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.grid(axis="y", color=LINE, linewidth=0.8)
         if group:
             ax.legend(frameon=False, fontsize=10, labelcolor=INK)
-        _head(ax, label.capitalize(), f"{result.title} · {result.model_name}")
+        draw_head(ax, label.capitalize(), f"{result.title} · {result.model_name}")
     return figure
-
-
-def _turns(n: int) -> list[str]:
-    order = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
-    return [order[i % len(order)] for i in range(n)]
 
 
 def auroc_text(scores: Scores) -> str:
@@ -239,47 +227,3 @@ def auroc_text(scores: Scores) -> str:
     if scores.auroc is None:
         return "–"
     return f"{scores.auroc:.3f}" + (f" [{scores.interval[0]:.3f}, {scores.interval[1]:.3f}]" if scores.interval else "")
-
-
-def save(figure: Figure, form: Literal["png", "svg"]) -> bytes:
-    """The figure's file; without a date, and the same for the same figure. In an SVG text stays text."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-
-    stream = io.BytesIO()
-    if form == "png":
-        FigureCanvasAgg(figure).print_png(stream, metadata={"Software": None})
-        return stream.getvalue()
-    with _SVG, mpl.rc_context({"svg.hashsalt": "raylib", "svg.fonttype": "none"}):
-        FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None, "Creator": None})
-    return stream.getvalue()
-
-
-def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """A white figure of `columns` axes side by side, sizes in inches."""
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout=layout, facecolor="white")
-    axes = [figure.add_subplot(1, columns, i + 1) for i in range(columns)]
-    for ax in axes:
-        ax.set_facecolor("none")
-        ax.set_axisbelow(True)
-        ax.tick_params(colors=SOFT, labelcolor=INK, labelsize=10, length=3)
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.spines[["left", "bottom"]].set_color(SOFT)
-    return figure, axes
-
-
-def _head(ax: Axes, title: str, below: str) -> None:
-    """A title at the left, and a softer line below it."""
-    ax.set_title(_plain(title, 60), loc="left", color=INK, fontsize=13, weight="bold", pad=22)
-    ax.annotate(_plain(below, 88), (0, 1), (0, 7), "axes fraction", "offset points", color=SOFT, fontsize=9.5)
-
-
-def _plain(text: str, limit: int) -> str:
-    """A name from a file as a figure can show it: one line, no longer than `limit`, nothing of it read as a formula."""
-    text = "".join(c if c.isprintable() else " " for c in text)
-    return (text if len(text) <= limit else text[: limit - 1] + "…").replace("$", r"\$")

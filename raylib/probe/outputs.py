@@ -36,6 +36,7 @@ def write_probe(folder: str, result: ProbeResult, checkpoint: Mapping[str, Any],
     """
     import torch
 
+    from raylib.figures import save
     from raylib.probe import figures
 
     place = storage.join(folder, result.name)
@@ -44,11 +45,11 @@ def write_probe(folder: str, result: ProbeResult, checkpoint: Mapping[str, Any],
     torch.save(dict(checkpoint), stream)
     kept = {MODEL: stream.getvalue(), SCORES: _scores_csv(result)}
     drawn = {
-        "confusion_matrix.png": figures.save(figures.confusion_matrix(result), "png"),
-        "roc_curve.png": figures.save(figures.roc_curve(result), "png"),
+        "confusion_matrix.png": save(figures.confusion_matrix(result), "png"),
+        "roc_curve.png": save(figures.roc_curve(result), "png"),
     }
     if result.history:
-        drawn["training_history.png"] = figures.save(figures.training_history(result), "png")
+        drawn["training_history.png"] = save(figures.training_history(result), "png")
     for name, content in {**kept, **drawn}.items():
         with storage.atomic_write(storage.join(place, name)) as file:
             file.write(content)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from raylib import storage
+from raylib.figures import INK, LINE, SOFT, save
 from raylib.probe import figures
 from raylib.probe.findings import findings, split_title, within
 from raylib.probe.results import GroupScores, ProbeResult, Scores
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
 REPORT = "report.html"
 MISSING = "–"
 _THEMED = {
-    figures.INK: "currentColor",
-    figures.SOFT: "var(--soft)",
-    figures.LINE: "var(--line)",
+    INK: "currentColor",
+    SOFT: "var(--soft)",
+    LINE: "var(--line)",
     "#ffffff": "var(--card)",
 }
 """Colours of a figure → what a page in light or dark has in their place."""
@@ -47,7 +48,7 @@ def write_report(
     figure = figures.overview(results, best, num_layers)
     for form in ("png", "svg"):
         with storage.atomic_write(storage.join(folder, f"overview.{form}")) as stream:
-            stream.write(figures.save(figure, form))
+            stream.write(save(figure, form))
     storage.write_text(storage.join(folder, REPORT), render_html(results, best, dropped, notes, num_layers))
 
 
@@ -106,7 +107,7 @@ def _inline(figure: Figure, label: str) -> Markup:
     """A figure as an <svg> that stands in a page: as wide as its place, in the colours of the page's theme."""
     from markupsafe import Markup, escape
 
-    svg = figures.save(figure, "svg").decode()
+    svg = save(figure, "svg").decode()
     svg = svg[svg.index("<svg") :]
     for drawn, themed in _THEMED.items():
         svg = svg.replace(drawn, themed)

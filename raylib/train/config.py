@@ -215,6 +215,9 @@ class TrainConfig(Placement, ModelOptions):
     overwrite: bool = False
     """Begin anew where the folder holds another run."""
 
+    dry_run: bool = False
+    """Read the data, say what would be trained on, and stop."""
+
     quiet: bool = False
     """No lines, only problems."""
 

@@ -32,8 +32,8 @@ _FILES = ("metrics.jsonl", "training_loss.txt", "run.json", "finished.json")
 
 FREE = {
     *(f.name for f in dataclasses.fields(Placement)),
-    *("quiet", "max_failures", "overwrite", "resume", "keep_last", "keep_best", "save_every", "log_every", "track"),
-    *("output_folder", "store", "device", "save_legacy", "score_chunk", "feature_cache"),
+    *("quiet", "dry_run", "max_failures", "overwrite", "resume", "save_every", "log_every", "track"),
+    *("keep_last", "keep_best", "output_folder", "store", "device", "save_legacy", "score_chunk", "feature_cache"),
 }
 """Settings that do not change the weights: a run may go on with others."""
 

@@ -10,7 +10,7 @@ from raylib.models.registry import resolve
 from raylib.models.torch_encoder import TorchEncoder
 from raylib.train.assignment import Assignment
 from raylib.train.config import TrainConfig
-from raylib.train.features import FeatureFeed, keeps_features
+from raylib.train.features import FeatureFeed
 from raylib.train.feed import ContentFeed, Feed
 from raylib.train.judge import Judge, load_tasks
 from raylib.train.learner import Learner
@@ -22,6 +22,7 @@ from raylib.train.optimizers import warmup_steps
 from raylib.train.schedule import Schedule
 from raylib.train.step import Batches, BatchStep
 from raylib.train.team import Team
+from raylib.types import compares_vectors
 
 Tell = Callable[[str], None]
 
@@ -34,6 +35,11 @@ def encoder_to_train(config: TrainConfig) -> TorchEncoder:
         raise UserError(
             f"{config.spec.name} has no weights that can be trained; expected a model that raylib runs with torch "
             "(see: raylib list models)"
+        )
+    if not compares_vectors(found.similarity):
+        raise UnsupportedOptionError(
+            f"{config.spec.name} gives token weights in --mode {config.spec.mode}, which have no loss; give "
+            "--mode dense"
         )
     if config.lora and found.adapted:
         raise UnsupportedOptionError(
@@ -71,7 +77,7 @@ def feed_of(assignment: Assignment, learner: Learner, team: Team, say: Tell) -> 
         micro = team.told(largest_micro_batch(learner, contents, config.memory_fraction) if team.rank == 0 else 0)
         say(f"micro-batches of {micro} contents")
     contents.micro = micro
-    if config.heads_only and config.feature_cache and keeps_features(learner.encoder):
+    if config.heads_only and config.feature_cache:
         features = FeatureFeed(learner.encoder, assignment.examples, config.store_folder, micro)
         features.fill(team, say)
         return features, micro is not None
@@ -79,8 +85,10 @@ def feed_of(assignment: Assignment, learner: Learner, team: Team, say: Tell) -> 
 
 
 def objective_of(config: TrainConfig, encoder: Encoder) -> Objective:
+    similarity = encoder.similarity
+    assert compares_vectors(similarity), "encoder_to_train has refused others"
     return Objective(
-        encoder.similarity,
+        similarity,
         loss=config.loss,
         temperature=config.temperature,
         learn_temperature=config.learn_temperature,

@@ -68,8 +68,9 @@ class _Writer:
         self.records = Records(
             self.folder.path,
             resumed,
-            open_trackers(config.track, self.folder.path, config.as_dict()),
+            open_trackers(config.track, self.folder.path, config.as_dict(), resumed=resumed > 0),
             steps_per_epoch=math.ceil(len(schedule.plan_of(0)) / schedule.accumulate),
+            mode="hf" if config.hub_name is not None else "triples",
             tell=self.say,
         )
 

@@ -11,6 +11,7 @@ import pytest
 from matplotlib.axes import Axes
 from PIL import Image
 
+from raylib.figures import save
 from raylib.probe import figures
 from tests.probe.made_results import many, probe, scores
 
@@ -104,7 +105,7 @@ def test_the_same_bytes_also_from_threads(form):
     found: list[bytes] = []
 
     def draw() -> None:
-        found.append(figures.save(figures.overview(results, results[0]), form))
+        found.append(save(figures.overview(results, results[0]), form))
 
     threads = [threading.Thread(target=draw) for _ in range(2)]
     for thread in threads:
@@ -118,14 +119,14 @@ def test_the_same_bytes_also_from_threads(form):
 
 def test_sizes_and_text():
     figure = figures.overview(many()[:3], many()[0])
-    assert 800 <= Image.open(io.BytesIO(figures.save(figure, "png"))).width <= 1000
-    svg = figures.save(figure, "svg").decode()
+    assert 800 <= Image.open(io.BytesIO(save(figure, "png"))).width <= 1000
+    svg = save(figure, "svg").decode()
     assert re.search(r"<text[^>]*>AUROC by layer</text>", svg)  # a reader, and a search, finds it
 
 
 def test_names_are_neither_formulas_nor_markup():
     hostile = probe("query_token/layer_1", model_name=r"$\frac{a$ <script>alert(1)</script>" + "\n\x00", target="a$b$c")
-    svg = figures.save(figures.overview([hostile], hostile), "svg").decode()
+    svg = save(figures.overview([hostile], hostile), "svg").decode()
     assert "<script>" not in svg and "$\\frac{a$ &lt;script&gt;" in svg and "a$b$c" in svg and "\x00" not in svg
     for draw in (figures.roc_curve, figures.confusion_matrix, figures.training_history):
-        assert figures.save(draw(hostile), "png").startswith(b"\x89PNG")
+        assert save(draw(hostile), "png").startswith(b"\x89PNG")
