@@ -22,6 +22,7 @@ import numpy as np
 from raylib.errors import ModelError, UserError
 from raylib.models.family import Family
 from raylib.models.intern_heads import HEADS, Heads, heads_file, read_heads, transformers_twin, with_lora, write_heads
+from raylib.models.intern_inputs import limit_pixels, page_tiles, real_tiles, text_tokens, tile_layout
 from raylib.models.loading import rgb, text_and_image
 from raylib.models.pooling import normalise
 from raylib.models.protocol import ModelSpec, TokenGrid
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
     from raylib.models.token_vectors import TokenVectors
-
-MAX_TOKENS = 256
-"""Of a text; longer ones are cut, as in training."""
 
 _TILE = 448
 """Side in pixels of a tile, where config.json does not tell it."""
@@ -112,9 +110,7 @@ class InternEncoder(TorchEncoder):
 
         processor = AutoProcessor.from_pretrained(self.location, **self.pretrained())
         if self.spec.max_pixels is not None:
-            images = processor.image_processor
-            images.max_patches = max(1, self.spec.max_pixels // math.prod(_tile_size(images)))
-            images.min_patches = min(images.min_patches, images.max_patches)
+            limit_pixels(processor.image_processor, self.spec.max_pixels)
         return processor
 
     def preprocess(self, batch: Batch, context: EncodeContext) -> Tensors:
@@ -124,32 +120,12 @@ class InternEncoder(TorchEncoder):
         texts, images = text_and_image(batch)
         tensors: Tensors = {}
         if texts is not None:
-            tensors |= self._tokens([context.prompt + text for text in texts])
+            tensors |= text_tokens(self.processor.tokenizer, [context.prompt + text for text in texts])
             if images is None and not tensors["attention_mask"].any(axis=1).all():
                 raise UserError("a text is empty: it has no token, and so no vector")
         if images is not None:
-            tensors |= self._tiles([rgb(image) for image in images])
+            tensors |= page_tiles(self.processor.image_processor, [rgb(image) for image in images])
         return tensors
-
-    def _tokens(self, texts: list[str]) -> Tensors:
-        """Padded on the right, whatever the tokenizer prefers: a causal model then gives a text the same vectors
-        beside a longer one, without any rounding."""
-        found = self.processor.tokenizer(
-            texts, padding=True, padding_side="right", truncation=True, max_length=MAX_TOKENS, return_tensors="np"
-        )
-        return {
-            "input_ids": found["input_ids"].astype(np.int64),
-            "attention_mask": found["attention_mask"].astype(bool),
-        }
-
-    def _tiles(self, pages: list[Any]) -> Tensors:
-        images = self.processor.image_processor
-        found = images(images=pages, crop_to_patches=True, do_convert_rgb=False, return_tensors="pt")
-        counts = np.asarray(found["num_patches"], dtype=np.int64)
-        flat = found["pixel_values"].numpy()
-        padded = np.zeros((len(pages), counts.max(), *flat.shape[1:]), dtype=flat.dtype)
-        padded[_real(padded, counts)] = flat
-        return {"pixel_values": padded, "tiles": counts}
 
     def token_counts(self, tensors: Tensors) -> np.ndarray | None:
         """Tokens of the text, and visual tokens of all tiles of the page."""
@@ -268,7 +244,7 @@ class InternEncoder(TorchEncoder):
     def _page_features(self, tensors: Tensors) -> TokenVectors:
         from raylib.models.token_vectors import TokenVectors
 
-        pixels = tensors["pixel_values"][_real(tensors["pixel_values"], tensors["tiles"])]
+        pixels = tensors["pixel_values"][real_tiles(tensors["pixel_values"], tensors["tiles"])]
         found = self.model.get_image_features(**self.on_device({"pixel_values": pixels})).pooler_output
         return TokenVectors(found.flatten(0, 1), tensors["tiles"] * found.shape[1])
 
@@ -289,18 +265,11 @@ class InternEncoder(TorchEncoder):
         first = [0] * len(images)
         if texts is not None:
             prompt = self.context(None, "document").prompt
-            first = self._tokens([prompt + text for text in texts])["attention_mask"].sum(axis=1).tolist()
+            tokens = text_tokens(self.processor.tokenizer, [prompt + text for text in texts])
+            first = tokens["attention_mask"].sum(axis=1).tolist()
         side = self._tokens_per_side
-        return [TokenGrid(page_of_tiles(at, *self._layout(page), side)) for at, page in zip(first, images, strict=True)]
-
-    def _layout(self, page: Any) -> tuple[int, int]:
-        """Rows and columns of the tiles of a page, as its processor chooses them."""
-        from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
-
-        images = self.processor.image_processor
-        size = (page.height, page.width)
-        columns, rows = get_optimal_tiled_canvas(size, _tile_size(images), images.min_patches, images.max_patches)
-        return rows, columns
+        layouts = [tile_layout(self.processor.image_processor, page) for page in images]
+        return [TokenGrid(page_of_tiles(at, *layout, side)) for at, layout in zip(first, layouts, strict=True)]
 
     @cached_property
     def _tokens_per_side(self) -> int:
@@ -317,17 +286,8 @@ class InternEncoder(TorchEncoder):
         if texts is None or images is not None:
             return super().token_texts(batch)
         prompt = self.context(None, "query").prompt
-        return [*words_of_tokens(self.processor.tokenizer, self._tokens([prompt + text for text in texts]))]
+        tokenizer = self.processor.tokenizer
+        return [*words_of_tokens(tokenizer, text_tokens(tokenizer, [prompt + text for text in texts]))]
 
     def __getstate__(self) -> dict[str, Any]:
         return {n: value for n, value in super().__getstate__().items() if n not in ("saved", "projections")}
-
-
-def _tile_size(images: Any) -> tuple[int, int]:
-    """Height and width of the tiles of an image processor."""
-    return images.size["height"], images.size["width"]
-
-
-def _real(padded: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """[n, tiles]: which of the padded tiles are a page's own."""
-    return np.arange(padded.shape[1]) < counts[:, None]

@@ -110,7 +110,8 @@ class TrainConfig(Placement, ModelOptions):
     """Documents rank queries, too; the mean of both losses."""
 
     explicit_negatives: float = field(default=0.0, metadata={"metavar": "SHARE"})
-    """The share of a term for each query's own hard negatives, beside the loss over the batch (as colpali-engine)."""
+    """The share of a term for each query's own hard negatives, beside the loss over the batch's positives (as
+    colpali-engine). By default they are negatives of all queries instead."""
 
     score_per_token: bool = True
     """Late interaction: divide a score by the query's number of tokens."""

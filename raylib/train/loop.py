@@ -190,7 +190,7 @@ class Loop:
             "memory_gb": peak_memory(self.learner.encoder.device) / 1e9,
         }
         if self.criterion.log_scale.requires_grad:
-            values["temperature"] = math.exp(-float(self.criterion.log_scale))
+            values["temperature"] = math.exp(-self.criterion.log_scale.item())
         if self.team.rank == 0:
             self.watcher.log(self.done, values)
         self._since = _Since()

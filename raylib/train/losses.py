@@ -25,7 +25,7 @@ def pairwise(scores: torch.Tensor, own: torch.Tensor, masked: torch.Tensor, temp
     of_own = scores.gather(1, own[:, None])
     others = scores.masked_fill(masked, float("-inf")).scatter(1, own[:, None], float("-inf"))
     hardest = others.amax(dim=1, keepdim=True)
-    alone = torch.isinf(hardest)
+    alone = torch.isneginf(hardest)
     distance = (torch.where(alone, of_own, hardest) - of_own) / temperature
     return F.softplus(distance).masked_fill(alone, 0.0).squeeze(1)
 

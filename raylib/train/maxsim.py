@@ -40,6 +40,7 @@ def _each(vectors: TokenVectors) -> list[torch.Tensor]:
 def maxsim(queries: TokenVectors, documents: TokenVectors, chunk_bytes: int = _CHUNK_BYTES) -> torch.Tensor:
     """MaxSim, [q, m], float32, or float64 where the vectors are. Every document has one token at least. Of tokens that
     are equally near the first gets the gradient. chunk_bytes: of inner products that are held at a time."""
+    assert (documents.counts > 0).all(), "a document without a token has no nearest one"
     found: Any = _MaxSim.apply(queries.values, documents.values, queries.counts, documents.counts, chunk_bytes)
     return found
 

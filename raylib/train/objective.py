@@ -23,10 +23,10 @@ SIGMOID_BIAS = -10.0
 class Objective:
     """similarity: "cosine" (vectors are brought to length 1), "dot" or "maxsim". temperature: what scores are divided
     by; where it learns, its logarithm does. symmetric: documents rank queries, too; the mean of both. explicit: the
-    share of a term for each query's own hard negatives beside the loss over the batch, 0 to leave it out. per_token:
-    MaxSim is divided by the query's tokens. matryoshka: dimensions that vectors are cut to, the losses of which are
-    added (arXiv 2205.13147); () for whole vectors. mask_above: documents that score more than the positive by more than
-    this do not count; None for all that do."""
+    share of a term for each query's own hard negatives, beside the loss over the positives of the batch; 0 for hard
+    negatives that are negatives of all queries. per_token: MaxSim is divided by the query's tokens. matryoshka:
+    dimensions that vectors are cut to, the losses of which are added (arXiv 2205.13147); () for whole vectors.
+    mask_above: documents that score more than the positive by more than this do not count; None for all that do."""
 
     similarity: VectorSimilarity
     loss: Loss = "infonce"
@@ -66,7 +66,9 @@ class Criterion(torch.nn.Module):
             hidden = masked
             if self.objective.mask_above is not None:
                 hidden = masked | above_positive(scores, places, self.objective.mask_above)
-            each = self._losses(scores, places, hidden)
+            # Beside a term of their own hard negatives are no negatives of the batch as well, as in colpali-engine.
+            counted = len(layout) if self.objective.explicit else len(layout.columns)
+            each = self._losses(scores[:, :counted], places, hidden[:, :counted])
             if self.objective.explicit:
                 negatives = torch.from_numpy(layout.negative_columns(rows)).to(device)
                 extra = losses.explicit_negatives(scores, places, negatives, self.temperature)

@@ -42,6 +42,8 @@ class Schedule:
         """Those of the steps after `after`."""
         step = 0
         for epoch in range(self.epochs):
+            if step == self.steps:  # the epochs after it may have no plan
+                return
             there = len(self.plan_of(epoch))
             for first in range(0, there, self.accumulate):
                 if step == self.steps:

@@ -1,9 +1,10 @@
 """Small runs of the training loop: on this process, or on several of them that meet through gloo."""
 
+import contextlib
 import json
 import multiprocessing
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -106,27 +107,46 @@ def loop_of(run: Run, team: Team, watcher: Any, examples: Examples | None = None
 
 def trained(run: Run, size: int = 1) -> dict[str, torch.Tensor]:
     """The weights after the last step, from a run of `size` processes."""
-    if size == 1:
-        return _weights(run, Team())
+    return all_trained([(run, size)])[0]
+
+
+def all_trained(
+    asked: Sequence[tuple[Run, int]], first: Callable[[Team], None] | None = None
+) -> list[dict[str, torch.Tensor]]:
+    """The weights after each run of so many processes, one run after the other. Processes are started once: that takes
+    longer than fifty steps. first: what three of them do before."""
     with tempfile.TemporaryDirectory() as folder:
         context = multiprocessing.get_context("spawn")
-        workers = [context.Process(target=_worker, args=(run, rank, size, folder)) for rank in range(size)]
+        ranks = range(max((size for _, size in asked if size > 1), default=0))
+        workers = [context.Process(target=_worker, args=(asked, first, rank, folder)) for rank in ranks]
         for worker in workers:
             worker.start()
+        found = {number: _weights(run, Team()) for number, (run, size) in enumerate(asked) if size == 1}
         for worker in workers:
             worker.join()
-        assert [worker.exitcode for worker in workers] == [0] * size
-        return torch.load(f"{folder}/weights.pt")
+        assert [worker.exitcode for worker in workers] == [0] * len(workers)
+        return [found[n] if n in found else torch.load(f"{folder}/{n}.pt") for n in range(len(asked))]
 
 
-def _worker(run: Run, rank: int, size: int, folder: str) -> None:
+def _worker(asked: Sequence[tuple[Run, int]], first: Callable[[Team], None] | None, rank: int, folder: str) -> None:
     torch.set_num_threads(1)
+    if first is not None:
+        with _met(rank, 3, f"{folder}/first") as team:
+            first(team)
+    for number, (run, size) in enumerate(asked):
+        if rank < size > 1:
+            with _met(rank, size, f"{folder}/meet-{number}") as team:
+                weights = _weights(run, team)
+            if rank == 0:
+                torch.save(weights, f"{folder}/{number}.pt")
+
+
+@contextlib.contextmanager
+def _met(rank: int, size: int, file: str) -> Iterator[Team]:
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size, timeout=timedelta(seconds=120)
+        "gloo", init_method=f"file://{file}", rank=rank, world_size=size, timeout=timedelta(seconds=120)
     )
-    weights = _weights(run, Group())
-    if rank == 0:
-        torch.save(weights, f"{folder}/weights.pt")
+    yield Group()
     dist.destroy_process_group()
 
 
