@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from raylib.errors import UserError
 from raylib.models.token_vectors import TokenVectors
 from raylib.train import losses
 from raylib.train.false_negatives import Layout, above_positive
@@ -108,6 +109,9 @@ class Criterion(torch.nn.Module):
 
     def _dims(self, vectors: TokenVectors) -> list[int | None]:
         width = vectors.values.shape[1]
+        if any(dim > width for dim in self.objective.matryoshka):
+            asked = ",".join(map(str, self.objective.matryoshka))
+            raise UserError(f"--matryoshka is {asked}, and the vectors have {width} dimensions; leave larger ones out")
         return [None if dim == width else dim for dim in self.objective.matryoshka] or [None]
 
     def backward(
