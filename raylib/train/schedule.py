@@ -42,6 +42,8 @@ class Schedule:
         """Those of the steps after `after`."""
         step = 0
         for epoch in range(self.epochs):
+            if step == self.steps:  # at the end of an epoch; there may be no plan of the next one
+                return
             there = len(self.plan_of(epoch))
             for first in range(0, there, self.accumulate):
                 if step == self.steps:
