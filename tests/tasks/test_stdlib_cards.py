@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -190,9 +191,9 @@ def test_bm25_finds_cards_by_their_words(everything):
     cards, queries = everything["test"]
     first = {card.entry: card.text for card in cards[:50]}
     asked = [query for query in queries if query.entry in first]
-    where = {"task_metadata": stdlib_card_tasks.StdlibCardsT2T.metadata, "hf_split": "test", "hf_subset": "default"}
-    where |= {"encode_kwargs": {}}
-    model = resolve(ModelSpec("raylib/bm25")).load()
+    where: dict[str, Any] = {"task_metadata": stdlib_card_tasks.StdlibCardsT2T.metadata, "encode_kwargs": {}}
+    where |= {"hf_split": "test", "hf_subset": "default"}
+    model: Any = resolve(ModelSpec("raylib/bm25")).load()
     model.index(Dataset.from_dict({"id": list(first), "text": list(first.values())}), **where)
     rows = Dataset.from_dict({"id": [q.id for q in asked], "text": [q.text for q in asked]})
     found = model.search(rows, top_k=5, **where)
