@@ -214,7 +214,7 @@ def write_training(folder: str) -> str:
     out = hub_layout.HubFolder(folder, "train")
     columns = {"id": ids, "query": [q.text for q in queries], "image": [pictures[q.entry] for q in queries]}
     out.add("pairs", columns)
-    out.finish(f"# StdlibCards {VERSION}, training pairs\n\n{len(queries)} questions and {len(cards)} cards.")
+    out.finish(f"# StdlibCards {VERSION}, training pairs\n\n{len(queries)} questions to {len(numbers)} cards.")
     return folder
 
 
