@@ -40,6 +40,8 @@ COLPALI_ENGINE: tuple[Family, ...] = (
             "vidore/colpali-v1.2": Member(128, 16384, "6b89bc63c16809af4d111bfe412e2ac6bc3c9451"),
             "vidore/colpali-v1.3": Member(128, 16384, "1b5c8929330df1a66de441a9b5409a878f0de5b0"),
             "raylib/untrained-colpali": Member(128, 1024),
+            "raylib/untrained-page-retriever": Member(128, 1024),
+            "raylib/page-retriever-tiny": Member(128, 1024),
         },
         query_prefix="Query: ",
         prefix_attention=True,

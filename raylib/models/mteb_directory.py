@@ -90,7 +90,7 @@ class DirectorySource(ModelSource):
 
 def mteb_source(spec: ModelSpec) -> ModelSource | None:
     """The way to the model that MTEB itself would run; None for a model that only raylib has: an Encoder of a user's
-    factory, a family without a loader in MTEB, an adapter, the untrained ones.
+    factory, a family without a loader in MTEB, an adapter, the untrained and the shipped ones.
 
     Raises what `raylib.models.registry.resolve` raises.
     """

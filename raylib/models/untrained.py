@@ -123,26 +123,36 @@ def build_clip(directory: str | Path, seed: int = 0) -> None:
 def build_colpali(directory: str | Path, seed: int = 0) -> None:
     """Write a ColPali checkpoint with random weights into `directory`: 112-pixel pages of 64 tokens and the prompt's,
     128-dim vectors."""
+    _build_colpali(directory, seed, image=112, patch=14, width=64)
+
+
+def build_page_retriever(directory: str | Path, seed: int = 0) -> None:
+    """Write a ColPali checkpoint with random weights into `directory`, small enough to be trained on two cores:
+    128-pixel pages of 64 patches, on whose rows the lines of StdlibCards stand, 128-dim vectors."""
+    _build_colpali(directory, seed, image=128, patch=16, width=128, vision_use_head=False)
+
+
+def _build_colpali(directory: str | Path, seed: int, *, image: int, patch: int, width: int, **options: Any) -> None:
+    """image: side of a page in pixels; patch: of what becomes one token. options: of the vision tower."""
     from colpali_engine.models import ColPali, ColPaliProcessor
     from transformers import PaliGemmaConfig, SiglipImageProcessor
 
     specials = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>"}
     tokenizer = build_tokenizer(specials, extra_tokens=["<image>"], max_length=1024, vocab_size=_WORDS, text=_english())
-    images: Any = SiglipImageProcessor(size={"height": 112, "width": 112}, resample=3)
-    images.image_seq_length = 64
+    images: Any = SiglipImageProcessor(size={"height": image, "width": image}, resample=3)
+    images.image_seq_length = (image // patch) ** 2
     processor = ColPaliProcessor(image_processor=images, tokenizer=tokenizer)
     tokens = len(tokenizer)  # PaliGemma's processor has just added its 1,152 places and segments
-    text = {"model_type": "gemma", "vocab_size": tokens, "hidden_size": 64, "intermediate_size": 128}
-    text |= {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 16}
-    vision = {"model_type": "siglip_vision_model", "hidden_size": 64, "intermediate_size": 128, "image_size": 112}
-    vision |= {"num_hidden_layers": 2, "num_attention_heads": 4, "patch_size": 14}
+    shape = {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text = {"model_type": "gemma", "vocab_size": tokens, **shape, "num_key_value_heads": 1, "head_dim": width // 4}
+    vision = {"model_type": "siglip_vision_model", **shape, "image_size": image, "patch_size": patch, **options}
     config = PaliGemmaConfig(
         text_config=text,
         vision_config=vision,
         image_token_index=tokenizer.get_vocab()["<image>"],
         vocab_size=tokens,
-        projection_dim=64,
-        hidden_size=64,
+        projection_dim=width,
+        hidden_size=width,
     )
     with seeded(seed):
         model = ColPali(config)
@@ -153,6 +163,7 @@ def build_colpali(directory: str | Path, seed: int = 0) -> None:
 BUILDERS: dict[str, Callable[[str | Path], None]] = {
     "raylib/untrained-clip": build_clip,
     "raylib/untrained-colpali": build_colpali,
+    "raylib/untrained-page-retriever": build_page_retriever,
 }
 """Registered name → what writes its checkpoint."""
 

@@ -28,6 +28,9 @@ _DIGESTED = re.compile(
 )
 """Files that decide a vector: weights, configurations, tokenizers, processors, a model's own code. Not a README."""
 
+SHIPPED = {"raylib/page-retriever-tiny": Path(__file__).with_name("page_retriever_tiny")}
+"""Registered name → the folder of a trained checkpoint that comes with this package."""
+
 _file_digests: dict[tuple[str, int, int], str] = {}
 
 
@@ -129,7 +132,10 @@ def snapshot(name: str, revision: str | None = None) -> Path | None:
 
 
 def model_location(spec: ModelSpec) -> str:
-    """What a from_pretrained takes for this spec: its name or directory; an untrained name's own checkpoint."""
+    """What a from_pretrained takes for this spec: its name or directory; the checkpoint of a model that is shipped or
+    untrained."""
+    if spec.name in SHIPPED:
+        return str(SHIPPED[spec.name])
     return str(untrained.checkpoint(spec.name)) if spec.name in untrained.BUILDERS else spec.name
 
 

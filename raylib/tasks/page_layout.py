@@ -156,9 +156,9 @@ def _wrap(text: str, size: int, width: int) -> list[tuple[str, str]]:
     """(line, glue) of a paragraph; a word wider than the column is broken, with no glue."""
     pieces: list[tuple[str, str]] = []
     current, used, glue = "", 0.0, " "
-    space = _word_width(" ", size)
+    space = width_of(" ", size)
     for word in text.split():
-        wide = _word_width(word, size)
+        wide = width_of(word, size)
         if current and used + space + wide <= width:
             current, used = f"{current} {word}", used + space + wide
             continue
@@ -166,11 +166,11 @@ def _wrap(text: str, size: int, width: int) -> list[tuple[str, str]]:
             pieces.append((current, glue))
         glue = " "
         while wide > width:
-            fits = max(n for n in range(1, len(word) + 1) if n == 1 or _word_width(word[:n], size) <= width)
+            fits = max(n for n in range(1, len(word) + 1) if n == 1 or width_of(word[:n], size) <= width)
             fits = max((m.end() for m in re.finditer(r"[._(,/]", word[:fits])), default=fits)
             pieces.append((word[:fits], glue))
             word, glue = word[fits:], ""
-            wide = _word_width(word, size)
+            wide = width_of(word, size)
         current, used = word, wide
     return [*pieces, (current, glue)] if current else pieces
 
@@ -223,10 +223,10 @@ def draw(page: Page) -> Image.Image:
     image = Image.new("RGB", (WIDTH, HEIGHT), (255, 255, 255))
     pen = ImageDraw.Draw(image)
     grey, ink = (120, 120, 120), (28, 28, 28)
-    pen.text((style.margin, 28), "The Python Standard Library", font=_font(11), fill=grey)
-    pen.text((WIDTH - style.margin, 28), page.running_head, font=_font(11), fill=grey, anchor="ra")
+    pen.text((style.margin, 28), "The Python Standard Library", font=font_of(11), fill=grey)
+    pen.text((WIDTH - style.margin, 28), page.running_head, font=font_of(11), fill=grey, anchor="ra")
     pen.line((style.margin, 46, WIDTH - style.margin, 46), fill=(200, 200, 200))
-    pen.text((WIDTH // 2, HEIGHT - 40), str(page.number), font=_font(11), fill=grey, anchor="ma")
+    pen.text((WIDTH // 2, HEIGHT - 40), str(page.number), font=font_of(11), fill=grey, anchor="ma")
     for x, y, line in page.lines:
         if line.kind == "code":
             pen.rectangle((x, y - 2, x + style.column_width, y + line.height), fill=(243, 243, 240))
@@ -237,7 +237,7 @@ def draw(page: Page) -> Image.Image:
                 pen.ellipse((x + 4, y + style.size // 2, x + 8, y + style.size // 2 + 4), fill=ink)
             x += 16
         colour = style.accent if line.kind in ("title", "heading") else ink
-        pen.text((x, y), line.text, font=_font(style.font_size(line.kind)), fill=colour)
+        pen.text((x, y), line.text, font=font_of(style.font_size(line.kind)), fill=colour)
     return image
 
 
@@ -261,7 +261,7 @@ def to_png(image: Image.Image) -> bytes:
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font_of(size: int) -> ImageFont.FreeTypeFont:
     """Pillow's bundled font. The basic layout engine: the other one is not on every machine and kerns differently."""
     from PIL import ImageFont
 
@@ -272,5 +272,5 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 @cache
-def _word_width(word: str, size: int) -> float:
-    return _font(size).getlength(word)
+def width_of(word: str, size: int) -> float:
+    return font_of(size).getlength(word)

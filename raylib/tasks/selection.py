@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mteb.benchmarks.benchmark import Benchmark
 
 OWN_BENCHMARK = "StdlibPages"
-_OWN = (OWN_BENCHMARK, IMAGE_BENCHMARK, VISDOC_BENCHMARK)
+_OWN = (OWN_BENCHMARK, "StdlibCards", IMAGE_BENCHMARK, VISDOC_BENCHMARK)
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,13 @@ def select_tasks(
 
 
 def read_locally(task: AbsTask, data_root: str) -> None:
-    """See `local_data.redirect`; the built-in benchmark stays as it is, and MMEB's image tasks read by themselves.
+    """See `local_data.redirect`; the built-in benchmarks stay as they are, and MMEB's image tasks read by themselves.
     UserError where the data is not there."""
     from raylib.tasks import mmeb, stdlib_tasks
 
     if isinstance(task, mmeb.MmebTask):
         task.read_from(data_root)
-    elif not isinstance(task, stdlib_tasks.TASKS):
+    elif not isinstance(task, stdlib_tasks.BuiltInTask):
         local_data.redirect(task, data_root)
 
 
@@ -120,20 +120,21 @@ def list_tasks(benchmark: str | None = None, match: str = "") -> list[TaskRow]:
 def _known_benchmarks() -> dict[str, Benchmark]:
     import mteb
 
-    from raylib.tasks import mmeb, mmeb_visdoc, stdlib_tasks
+    from raylib.tasks import mmeb, mmeb_visdoc, stdlib_card_tasks, stdlib_tasks
 
-    own = (stdlib_tasks.benchmark(), mmeb.benchmark(), mmeb_visdoc.benchmark())
+    own = (stdlib_tasks.benchmark(), stdlib_card_tasks.benchmark(), mmeb.benchmark(), mmeb_visdoc.benchmark())
     return {entry.name: entry for entry in (*own, *mteb.get_benchmarks())}
 
 
 def _known_tasks() -> dict[str, type[AbsTask]]:
     from importlib import import_module
 
-    from raylib.tasks import mmeb, mmeb_visdoc, stdlib_tasks
+    from raylib.tasks import mmeb, mmeb_visdoc, stdlib_card_tasks, stdlib_tasks
 
     # `mteb.get_tasks` is the function of that name; the module beside it holds the classes.
     classes = import_module("mteb.get_tasks").TASK_LIST
-    return {cls.metadata.name: cls for cls in (*stdlib_tasks.TASKS, *mmeb.TASKS, *mmeb_visdoc.TASKS, *classes)}
+    own = (*stdlib_tasks.TASKS, *stdlib_card_tasks.TASKS, *mmeb.TASKS, *mmeb_visdoc.TASKS)
+    return {cls.metadata.name: cls for cls in (*own, *classes)}
 
 
 def _benchmark_tasks(name: str) -> list[AbsTask]:

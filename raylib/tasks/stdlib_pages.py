@@ -8,18 +8,14 @@ trained on one has seen no page of the other. Both are the same for one Python v
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
-import shutil
-import uuid
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from raylib import storage
-from raylib.errors import UserError
 from raylib.tasks import docstrings, hub_layout, page_layout, page_queries
+from raylib.tasks.built_once import built_once, no_sources
 from raylib.tasks.page_layout import Block, Page, Style
 
 VERSION = 1
@@ -53,7 +49,7 @@ class Query:
 
 def split_of(module: str) -> Split:
     """The part that a module belongs to: all modules of one top-level package are in the same."""
-    return "test" if _hash(f"split:{module.partition('.')[0]}") < TEST_SHARE else "train"
+    return "test" if share_of(f"split:{module.partition('.')[0]}") < TEST_SHARE else "train"
 
 
 def build(split: Split, modules: Iterable[docstrings.Module] | None = None) -> tuple[dict[str, Page], list[Query]]:
@@ -86,8 +82,8 @@ def _choose(candidates: list[Query], limit: int) -> list[Query]:
         homes[query.text.casefold()].add(query.page_id)
     clear = [query for query in candidates if len(homes[query.text.casefold()]) == 1]
     unique = list({query.text.casefold(): query for query in reversed(clear)}.values())[::-1]
-    kept = set(sorted((_hash(f"query:{query.text}"), query.entry) for query in unique)[:limit])
-    chosen = [query for query in unique if (_hash(f"query:{query.text}"), query.entry) in kept]
+    kept = set(sorted((share_of(f"query:{query.text}"), query.entry) for query in unique)[:limit])
+    chosen = [query for query in unique if (share_of(f"query:{query.text}"), query.entry) in kept]
     return [Query(str(n), q.text, q.page_id, q.source, q.entry) for n, q in enumerate(chosen)]
 
 
@@ -98,13 +94,13 @@ def _blocks(entry: docstrings.Entry) -> list[Block]:
 
 def _style(module: str) -> Style:
     """Documents differ: a third have two columns, some are set larger, each top-level package has its colour."""
-    columns = 2 if _hash(f"columns:{module}") < 0.33 else 1
-    size = 15 if columns == 1 and _hash(f"size:{module}") < 0.4 else 14
-    accent = ACCENTS[int(_hash(f"accent:{module.partition('.')[0]}") * len(ACCENTS))]
+    columns = 2 if share_of(f"columns:{module}") < 0.33 else 1
+    size = 15 if columns == 1 and share_of(f"size:{module}") < 0.4 else 14
+    accent = ACCENTS[int(share_of(f"accent:{module.partition('.')[0]}") * len(ACCENTS))]
     return Style(columns=columns, size=size, margin=64 if columns == 1 else 56, accent=accent)
 
 
-def _hash(text: str) -> float:
+def share_of(text: str) -> float:
     """A number in [0, 1) that depends on `text` alone."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48
 
@@ -138,34 +134,12 @@ def revision() -> str:
 
 
 def ensure_built(split: Split = "test") -> str:
-    """The folder of one part; built on first use, in some 15 seconds on one core.
+    """The folder of one part; built on first use, in some 15 seconds on one core. See `built_once`."""
 
-    Two processes may build at once: each writes aside, and the first to finish wins. Raises UserError where the
-    cache cannot be written to.
-    """
-    folder = storage.join(storage.cache_folder(), f"StdlibPages-{revision()}", split)
-    if hub_layout.is_complete(folder):
-        return folder
-    aside = f"{folder}.{uuid.uuid4().hex}.part"
-    try:
-        storage.make_folder(os.path.dirname(folder))
+    def write_part(folder: str) -> None:
         pages, queries = build(split)
         if not pages:
-            raise UserError(
-                "this Python has no source files of its standard library, from which StdlibPages is made. "
-                "Use a Python that ships them (python.org, uv, conda, or your system's full package)."
-            )
-        write(aside, pages, queries, split)
-        try:
-            os.rename(aside, folder)
-        except OSError:
-            if not hub_layout.is_complete(folder):  # nobody was faster: this is a real error
-                raise
-    except OSError as error:
-        raise UserError(
-            f"cannot build StdlibPages in {folder}: {error.strerror or error}. "
-            "Set RAYLIB_CACHE to a folder that you may write to."
-        ) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return folder
+            raise no_sources("StdlibPages")
+        write(folder, pages, queries, split)
+
+    return built_once("StdlibPages", revision(), split, write_part)

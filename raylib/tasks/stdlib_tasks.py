@@ -25,12 +25,15 @@ _ABOUT = (
 _PROMPT = "Find the page of the documentation that answers the question."
 
 
-def _metadata(name: str, category: str, what: str) -> TaskMetadata:
+def built_in_metadata(
+    name: str, category: str, description: str, prompt: str, revision: str, benchmark: str
+) -> TaskMetadata:
+    """Of a retrieval task of a built-in benchmark. category: "t2t", "t2i" or "t2it"."""
     return TaskMetadata(
         name=name,
-        description=f"{_ABOUT} {what}",
+        description=description,
         reference=None,
-        dataset={"path": "raylib/StdlibPages", "revision": stdlib_pages.revision()},
+        dataset={"path": f"raylib/{benchmark}", "revision": revision},
         type="Retrieval" if category == "t2t" else "DocumentUnderstanding",
         category=category,  # pyright: ignore[reportArgumentType]
         modalities=["text"] if category == "t2t" else ["text", "image"],
@@ -45,25 +48,32 @@ def _metadata(name: str, category: str, what: str) -> TaskMetadata:
         dialect=[],
         sample_creation="rendered",
         bibtex_citation="",
-        prompt={"query": _PROMPT},  # pyright: ignore[reportArgumentType]
+        prompt={"query": prompt},  # pyright: ignore[reportArgumentType]
     )
 
 
-class _StdlibPages(AbsTaskRetrieval):
-    """What the three tasks share: they differ in the columns of the corpus alone."""
+def _metadata(name: str, category: str, what: str) -> TaskMetadata:
+    return built_in_metadata(name, category, f"{_ABOUT} {what}", _PROMPT, stdlib_pages.revision(), "StdlibPages")
 
-    abstask_prompt = _PROMPT
+
+class BuiltInTask(AbsTaskRetrieval):
+    """What the tasks of built-in benchmarks share. Those of one benchmark differ in the columns of the corpus alone."""
+
     corpus_columns: tuple[str, ...]
 
+    def folder(self, split: str) -> str:
+        """Where the data of one split lies, in the hub's layout; made unless it is there."""
+        raise NotImplementedError
+
     def load_data(self, num_proc: int | None = None, **kwargs: Any) -> None:
-        """Build the pages if they are not on disk, and read them. `num_proc` is not needed for so few rows."""
+        """Build the data if they are not on disk, and read them. `num_proc` is not needed for so few rows."""
         if self.data_loaded:
             return
         self.dataset = {"default": {split: self._load(split) for split in self.eval_splits}}
         self.data_loaded = True
 
     def _load(self, split: str) -> RetrievalSplitData:
-        folder = stdlib_pages.ensure_built("train" if split == "train" else "test")
+        folder = self.folder(split)
         queries = _read(folder, "queries", split).rename_columns({"query-id": "id", "query": "text"})
         corpus = _read(folder, "corpus", split).rename_column("corpus-id", "id")
         relevant: dict[str, dict[str, int]] = {}
@@ -83,6 +93,13 @@ def _read(folder: str, config: str, split: str) -> Dataset:
     from datasets import load_dataset
 
     return load_dataset(folder, config, split=split, cache_dir=storage.join(folder, ".arrow"))
+
+
+class _StdlibPages(BuiltInTask):
+    abstask_prompt = _PROMPT
+
+    def folder(self, split: str) -> str:
+        return stdlib_pages.ensure_built("train" if split == "train" else "test")
 
 
 class StdlibPagesT2I(_StdlibPages):

@@ -70,7 +70,7 @@ def test_every_line_is_inside_its_column(columns):
     starts = {style.margin + n * (style.column_width + style.gutter) for n in range(columns)}
     assert {x for x, _, _ in page.lines} == starts
     for _, y, line in page.lines:
-        width = page_layout._font(style.font_size(line.kind)).getlength(line.text)
+        width = page_layout.font_of(style.font_size(line.kind)).getlength(line.text)
         assert width <= style.column_width
         assert style.margin <= y and y + line.height <= page_layout.HEIGHT - style.margin
 
