@@ -8,7 +8,7 @@ import json
 from array import array
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -64,6 +64,14 @@ class Examples:
     def given_negatives(self, example: int) -> np.ndarray:
         """int64: the documents that the data gives as negatives of an example."""
         return self.negatives[self.offsets[example] : self.offsets[example + 1]]
+
+    def unified(self) -> Examples:
+        """The same, with contents that look the same to a model taken for one, whatever the data calls them, as a page
+        of a table under each of its questions. Every image is read once."""
+        query, document = (_first_equal(side.digests()) for side in (self.queries, self.documents))
+        return replace(
+            self, query=query[self.query], positive=document[self.positive], negatives=document[self.negatives]
+        )
 
     def without(self, left_out_queries: np.ndarray, left_out_documents: np.ndarray) -> Kept:
         """The examples whose query and positive are not left out, their negatives that are not either, and the contents
@@ -219,6 +227,12 @@ class _Collected:
         if self.own_negatives:
             notes.append(f"{self.own_negatives} given negatives are a positive of their own row; they are left out")
         return notes
+
+
+def _first_equal(digests: Sequence[bytes]) -> np.ndarray:
+    """int64 [m]: for each the first one that is equal."""
+    first: dict[bytes, int] = {}
+    return np.array([first.setdefault(digest, row) for row, digest in enumerate(digests)], dtype=np.int64)
 
 
 def _int64(numbers: array) -> np.ndarray:

@@ -122,6 +122,9 @@ class TrainConfig(Placement, ModelOptions):
     mask_above: float | None = field(default=None, metadata={"metavar": "M"})
     """Documents that score more than the positive by more than M are no negatives."""
 
+    mask_duplicates: bool = True
+    """Contents that look the same are no negatives of each other, whatever they are named; reads every image once."""
+
     heads_only: bool = False
     """Train the projections on top alone. The backbone's features are computed once and kept in the store."""
 

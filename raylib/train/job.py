@@ -63,6 +63,8 @@ class TrainJob:
         encoder, examples, schedule = self._prepare()
         for note in examples.notes:
             self.reporter.warn(note)
+        if self.config.mask_duplicates:
+            examples = examples.unified()
         run = self._name(encoder, examples, schedule)
         known = self._known(run)
         if known is not None:
