@@ -1,4 +1,5 @@
-# make demo    judge four models on the built-in benchmark; MODEL=name-or-dir adds yours
+# make demo    judge five models on the built-in benchmarks; MODEL=name-or-dir adds yours
+# make demo-train   train a page retriever with batches by chance and with B3 batches, and judge both
 # make test    the tests, set up from nothing; on real Ray the quick half
 # make test-cluster   all tests on real Ray
 # make check   style, types, import rules
@@ -10,14 +11,18 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 UV := $(VENV)/uv/bin/uv
 
-DEMO_MODELS := raylib/bm25,raylib/hashed-ngrams,raylib/untrained-clip,raylib/untrained-colpali
+DEMO_MODELS := raylib/bm25,raylib/hashed-ngrams,raylib/untrained-clip,raylib/untrained-colpali,raylib/page-retriever-tiny
 MODEL ?=
+
+TRAINED := demo-train
+TRAIN := --config jobs/train.yaml --data $(TRAINED)/cards --local
+MINE := --batch-size 64 --cluster-size 8 --duplicate-similarity 0.9999 --local
 
 # Workers of tests and demo are on this machine alone. Deployed clusters use token authentication.
 export RAY_AUTH_MODE = disabled
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: setup demo test test-cluster check bench clean
+.PHONY: setup demo demo-train test test-cluster check bench clean
 
 setup: $(READY)
 
@@ -32,8 +37,19 @@ $(READY): requirements.lock pyproject.toml
 	@touch $(READY)
 
 demo: setup
-	$(BIN)/raylib evaluate --model $(DEMO_MODELS)$(if $(MODEL),$(comma)$(MODEL)) --benchmarks StdlibPages --output-folder results
+	$(BIN)/raylib evaluate --model $(DEMO_MODELS)$(if $(MODEL),$(comma)$(MODEL)) --benchmarks StdlibPages,StdlibCards --output-folder results
 	@echo "The leaderboard: results/leaderboard.html"
+
+# The same steps with batches by chance, and with those that the model they give finds hard.
+demo-train: setup
+	$(BIN)/python -m raylib.tasks.stdlib_cards $(TRAINED)/cards
+	$(BIN)/raylib train $(TRAIN) --output-folder $(TRAINED)/random
+	$(BIN)/raylib mine batches --data $(TRAINED)/cards --model $(TRAINED)/random/model --output $(TRAINED)/b3.parquet $(MINE)
+	$(BIN)/raylib train $(TRAIN) --batch-plan $(TRAINED)/b3.parquet --output-folder $(TRAINED)/b3
+	$(BIN)/raylib evaluate --model raylib/untrained-page-retriever,$(TRAINED)/random/model,$(TRAINED)/b3/model --tasks StdlibCardsT2I --output-folder $(TRAINED)/results --local
+	$(BIN)/raylib plot loss $(TRAINED)/random --out $(TRAINED)/loss-random.png
+	$(BIN)/raylib plot loss $(TRAINED)/b3 --out $(TRAINED)/loss-b3.png
+	$(BIN)/raylib plot metrics $(TRAINED)/random $(TRAINED)/b3 --labels random B3 --out $(TRAINED)/ndcg.png
 
 test: setup
 	$(BIN)/python -m pytest tests --ignore tests/cluster -m "not slow" -n 2
@@ -52,6 +68,6 @@ bench: setup
 	$(BIN)/python benchmarks/evaluate.py
 
 clean:
-	rm -rf $(VENV) results
+	rm -rf $(VENV) results $(TRAINED)
 
 comma := ,
