@@ -1,4 +1,8 @@
-"""Scores of the weights as they are, while they train: every process encodes its share, the first one scores."""
+"""Scores of the weights as they are, while they train: every process encodes its share, the first one scores.
+
+Where the weights are spread over the processes, the first one plans, reads and scores everything, and the others take
+their share of each of its forwards.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,8 @@ from raylib.evaluate.score_task import Scorer, ScoreUnit
 from raylib.evaluate.task_data import LoadedTask, load_task
 from raylib.models.torch_encoder import TorchEncoder
 from raylib.store.embeddings import Shelf
+from raylib.train.lockstep import follow, leading
+from raylib.train.sharding import Shards
 from raylib.train.team import Team
 
 if TYPE_CHECKING:
@@ -53,6 +59,7 @@ class Judge:
     run: str
     folder: str
     contents: int = 32
+    shards: Shards | None = None
 
     def __call__(self, step: int) -> dict[str, float]:
         """By eval/TASK/METRIC, nDCG@5 for retrieval and MTEB's main score for other kinds, and their mean as MEAN; {}
@@ -60,20 +67,26 @@ class Judge:
         self.encoder.name_weights(f"{self.run}, step {step}")
         shelf = Shelf(storage.join(self.folder, "evaluations", "store"), self.encoder.fingerprint)
         try:
-            planned = self._encode(shelf)
-            self.team.wait()
-            return self._scores(shelf, planned, step) if self.team.rank == 0 else {}
+            if self.shards is None:
+                planned = self._encode(shelf, self.team.rank, self.team.size)
+                self.team.wait()
+                return self._scores(shelf, planned, step) if self.team.rank == 0 else {}
+            if self.team.rank > 0:
+                follow(self.shards)
+                return {}
+            with leading(self.shards):
+                return self._scores(shelf, self._encode(shelf, 0, 1), step)
         finally:
             if self.team.rank == 0:
                 storage.remove_folder(shelf.folder)
             self.encoder.name_weights(None)
 
-    def _encode(self, shelf: Shelf) -> dict[str, SubsetKeys]:
-        """Bad contents are left for the first process, which names them."""
+    def _encode(self, shelf: Shelf, number: int, of: int) -> dict[str, SubsetKeys]:
+        """One share of so many. Bad contents are left for the first process, which names them."""
         plan = Plan(self.encoder)
         planned = {task.name: task.plan(plan) for task in self.tasks}
         shelf.describe(self.encoder.identity)
-        own = plan.batches(self.contents)[self.team.rank :: self.team.size]
+        own = plan.batches(self.contents)[number::of]
         encode_locally(self.encoder, own, plan.sources, shelf)
         return planned
 

@@ -82,6 +82,8 @@ class Run:
     lr: float = 1e-4
     options: dict[str, Any] = field(default_factory=dict)
     lora: LoraSettings = field(default_factory=LoraSettings)
+    spread: bool = False
+    checkpointing: bool = False
 
 
 def encoder_of(model: str) -> TorchEncoder:
@@ -93,13 +95,15 @@ def encoder_of(model: str) -> TorchEncoder:
 def loop_of(run: Run, team: Team, watcher: Any, examples: Examples | None = None) -> Loop:
     examples = read_examples(run.data) if examples is None else examples
     encoder = encoder_of(run.model)
-    learner = Learner(encoder, run.what, run.lora)
+    learner = Learner(encoder, run.what, run.lora, checkpointing=run.checkpointing)
     learner.prepare(seed=0)
+    if run.spread:
+        learner.spread(team)
     criterion = Criterion(Objective(encoder.similarity, loss=run.loss, **run.options))  # pyright: ignore
     schedule = by_chance(
         examples, batch_size=run.batch_size, seed=0, epochs=100, accumulate=run.accumulate, max_steps=run.steps
     )
-    batches = Batches(examples, schedule, ContentFeed(encoder, examples, run.micro), team)
+    batches = Batches(examples, schedule, ContentFeed(encoder, examples, run.micro), team, level=run.spread)
     step = BatchStep(learner, criterion, team, cached=run.micro is not None, chunk=run.chunk)
     settings = LoopSettings(lr=run.lr, optimizer=run.optimizer, warmup=3, log_every=5)
     return Loop(learner, criterion, batches, step, settings, watcher)
