@@ -20,12 +20,12 @@ from raylib.evaluate.score_task import Scorer, ScoreUnit
 from raylib.evaluate.task_data import LoadedTask, load_task
 from raylib.models.torch_encoder import TorchEncoder
 from raylib.store.embeddings import Shelf
-from raylib.train.lockstep import follow, leading
-from raylib.train.sharding import Shards
 from raylib.train.team import Team
 
 if TYPE_CHECKING:
     from mteb.results import TaskResult
+
+    from raylib.train.sharding import Shards
 
 MEAN = "eval/mean"
 """The mean over tasks of what each is judged by: what the best step is the best of."""
@@ -71,15 +71,20 @@ class Judge:
                 planned = self._encode(shelf, self.team.rank, self.team.size)
                 self.team.wait()
                 return self._scores(shelf, planned, step) if self.team.rank == 0 else {}
-            if self.team.rank > 0:
-                follow(self.shards)
-                return {}
-            with leading(self.shards):
-                return self._scores(shelf, self._encode(shelf, 0, 1), step)
+            return self._scores_led(self.shards, shelf, step)
         finally:
             if self.team.rank == 0:
                 storage.remove_folder(shelf.folder)
             self.encoder.name_weights(None)
+
+    def _scores_led(self, shards: Shards, shelf: Shelf, step: int) -> dict[str, float]:
+        from raylib.train.lockstep import follow, leading
+
+        if self.team.rank > 0:
+            follow(shards)
+            return {}
+        with leading(shards):
+            return self._scores(shelf, self._encode(shelf, 0, 1), step)
 
     def _encode(self, shelf: Shelf, number: int, of: int) -> dict[str, SubsetKeys]:
         """One share of so many. Bad contents are left for the first process, which names them."""

@@ -20,7 +20,6 @@ from raylib.train.new_heads import with_heads
 from raylib.train.objective import Criterion, Objective
 from raylib.train.optimizers import warmup_steps
 from raylib.train.schedule import Schedule
-from raylib.train.sharding import load_in_host_memory
 from raylib.train.step import Batches, BatchStep
 from raylib.train.team import Team
 from raylib.types import compares_vectors
@@ -55,6 +54,8 @@ def learner_of(config: TrainConfig, team: Team) -> Learner:
     encoder = encoder_to_train(config)
     spread = config.strategy == "fsdp" and team.size > 1
     if spread:
+        from raylib.train.sharding import load_in_host_memory
+
         load_in_host_memory(encoder)
     found = Learner(encoder, config.what, config.lora_settings, config.precision, config.gradient_checkpointing)
     found.prepare(config.seed)
