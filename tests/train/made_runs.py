@@ -93,7 +93,7 @@ def encoder_of(model: str) -> TorchEncoder:
 
 
 def loop_of(run: Run, team: Team, watcher: Any, examples: Examples | None = None) -> Loop:
-    examples = read_examples(run.data) if examples is None else examples
+    examples = read_examples(run.data, root=str(Path(run.data).parent)) if examples is None else examples
     encoder = encoder_of(run.model)
     learner = Learner(encoder, run.what, run.lora, checkpointing=run.checkpointing)
     learner.prepare(seed=0)
@@ -122,7 +122,7 @@ def all_trained(
     with tempfile.TemporaryDirectory() as folder:
         context = multiprocessing.get_context("spawn")
         ranks = range(max((size for _, size in asked if size > 1), default=0))
-        workers = [context.Process(target=_worker, args=(asked, first, rank, folder)) for rank in ranks]
+        workers = [context.Process(target=_worker, args=(asked, first, rank, folder), daemon=True) for rank in ranks]
         for worker in workers:
             worker.start()
         found = {number: _weights(run, Team()) for number, (run, size) in enumerate(asked) if size == 1}

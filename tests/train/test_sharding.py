@@ -51,11 +51,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("pages")
     rows = []
     for i in range(6):
-        page = folder / f"{i}.png"
-        Image.new("RGB", (40 + 8 * i, 60), (40 * i, 90, 200 - 30 * i)).save(page)
-        text = f"the page number {i}"
-        both = {"text": text, "image": str(page)}
-        rows.append({"id": f"e{i}", "query": f"page {i}", "pos": [text, str(page), both][i % 3]})
+        Image.new("RGB", (40 + 8 * i, 60), (40 * i, 90, 200 - 30 * i)).save(folder / f"{i}.png")
+        text, page = f"the page number {i}", f"{i}.png"
+        rows.append({"id": f"e{i}", "query": f"page {i}", "pos": [text, page, {"text": text, "image": page}][i % 3]})
     (folder / "pages.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(folder / "pages.jsonl")
 
