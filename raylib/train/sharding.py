@@ -88,12 +88,12 @@ class Shards:
 
     def clip(self, parts: Sequence[torch.nn.Parameter], limit: float) -> float:
         """Scale the gradients so that their norm over all processes is `limit` at most; gives what it was."""
-        squares = torch.zeros(2, dtype=torch.float64)
+        of_all: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
         for part in parts:
             if part.grad is not None:
-                squares[int(id(part) in self._spread)] += float(part.grad.double().square().sum())
-        squares[1:] = self.team.sum(squares[1:].clone())
-        norm = squares.sum().sqrt().float()
+                of_all[id(part) in self._spread].append(part.grad)
+        whole, spread = (torch.nn.utils.get_total_norm(gradients).double().square().cpu() for gradients in of_all)
+        norm = (whole + self.team.sum(spread)).sqrt().float()
         if math.isfinite(limit):
             torch.nn.utils.clip_grads_with_norm_(parts, limit, norm)
         return float(norm)
