@@ -36,10 +36,17 @@ class Piece:
 
 
 class Feed(Protocol):
-    """Where a step's contents come from."""
+    """Where a step's contents come from. micro: most contents of a piece; None for all of a kind together."""
+
+    micro: int | None
 
     def pieces(self, role: Role, numbers: np.ndarray) -> list[Piece]:
         """numbers: int64, of distinct queries or documents; every one of them is in one of the pieces."""
+        ...
+
+    def kind_of_rows(self, role: Role) -> np.ndarray:
+        """int64, of every query or document: a piece has those of one kind, which take the same way through the
+        model."""
         ...
 
 
@@ -57,7 +64,7 @@ class ContentFeed:
 
     def pieces(self, role: Role, numbers: np.ndarray) -> list[Piece]:
         found = []
-        kind = self._kind_of_rows[role][numbers]
+        kind = self.kind_of_rows(role)[numbers]
         for number in np.unique(kind).tolist():
             positions = np.flatnonzero(kind == number)
             step = self.micro or len(positions)
@@ -65,6 +72,9 @@ class ContentFeed:
                 part = positions[first : first + step]
                 found.append(Piece(self._tensors(role, self._fields[role][number], numbers[part]), part))
         return found
+
+    def kind_of_rows(self, role: Role) -> np.ndarray:
+        return self._kind_of_rows[role]
 
     def _tensors(self, role: Role, fields: tuple[str, ...], rows: np.ndarray) -> Tensors:
         keys = [number.to_bytes(8, "big") for number in range(len(rows))]
@@ -122,6 +132,27 @@ class ContentFeed:
             for i, row in enumerate(picked.tolist())
         ]
         return max(alone, key=lambda tensors: sum(array.nbytes for array in tensors.values()))
+
+
+def levelled(feed: Feed, role: Role, numbers: Sequence[np.ndarray], rank: int) -> list[Piece]:
+    """The pieces of process `rank`, as many of each kind and in the same order as every other process has. numbers: of
+    every process. What is missing is filled with pieces of one content of another process: its position is behind the
+    process's own, and nothing is to come of it."""
+    kinds, own = feed.kind_of_rows(role), numbers[rank]
+    everything = np.concatenate([*numbers])
+    found: list[Piece] = []
+    behind = len(own)
+    for kind in np.unique(kinds[everything]).tolist():
+        positions = np.flatnonzero(kinds[own] == kind)
+        pieces = feed.pieces(role, own[positions]) if len(positions) else []
+        found += [Piece(piece.tensors, positions[piece.positions]) for piece in pieces]
+        most = max(int((kinds[part] == kind).sum()) for part in numbers)
+        missing = -(-most // (feed.micro or most)) - len(pieces)
+        if missing:
+            (any_one,) = feed.pieces(role, everything[kinds[everything] == kind][:1])
+            found += [Piece(any_one.tensors, np.array([behind + n])) for n in range(missing)]
+            behind += missing
+    return found
 
 
 def ahead(work: Callable[[Item], Result], items: Iterable[Item], most: int = 2) -> Iterator[tuple[Item, Result]]:
