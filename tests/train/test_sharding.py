@@ -8,7 +8,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -16,17 +15,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 
-from raylib.errors import UserError
 from raylib.evaluate.progress import QuietReporter
-from raylib.models.token_vectors import TokenVectors
 from raylib.train.assignment import Trained
 from raylib.train.config import TrainConfig
-from raylib.train.feed import Piece, levelled
 from raylib.train.job import TrainJob
 from raylib.train.options import LoraSettings
 from raylib.train.place import ThisProcess
 from raylib.train.records import read_metrics
-from raylib.train.sharding import Shards, blocks_of
 from raylib.train.team import Group, Team
 from raylib.train.worker import work
 from tests.evaluate.mock_tasks import grown_task
