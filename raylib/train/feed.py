@@ -54,8 +54,8 @@ class Feed(Protocol):
 class ContentFeed:
     """Contents of examples, as they are encoded for evaluation.
 
-    micro: most contents of a piece; None for all of a kind together. Raises BadContentsError, naming them, for contents
-    that cannot be read.
+    micro: most contents of a piece; None for all of a kind together. Pieces hold texts of about one length: the shorter
+    ones are padded to the longest. Raises BadContentsError, naming them, for contents that cannot be read.
     """
 
     encoder: Encoder
@@ -68,6 +68,8 @@ class ContentFeed:
         for number in np.unique(kind).tolist():
             positions = np.flatnonzero(kind == number)
             step = self.micro or len(positions)
+            if step < len(positions):
+                positions = positions[np.argsort(self._characters[role][numbers[positions]], kind="stable")]
             for first in range(0, len(positions), step):
                 part = positions[first : first + step]
                 found.append(Piece(self._tensors(role, self._fields[role][number], numbers[part]), part))
@@ -97,6 +99,12 @@ class ContentFeed:
             role: [readable_fields(self.encoder, self._side(role).source, kind) for kind in self._kinds_of(role)]
             for role in roles
         }
+
+    @cached_property
+    def _characters(self) -> dict[Role, np.ndarray]:
+        """Of each content's text, int64."""
+        sides: dict[Role, Side] = {"query": self.examples.queries, "document": self.examples.documents}
+        return {role: np.array([len(text) for text in side.texts], dtype=np.int64) for role, side in sides.items()}
 
     @cached_property
     def _kind_of_rows(self) -> dict[Role, np.ndarray]:

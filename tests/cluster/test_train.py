@@ -120,7 +120,7 @@ def test_a_killed_driver_is_resumed_on_another_number_of_workers(folder, setting
     finally:
         first.kill()
         first.wait()
-    wait_until(lambda: not processes_of(ray_folder), 60, "the end of its Ray")
+    wait_until(lambda: not processes_of(ray_folder), 200, "the end of its Ray")
     assert not (run / "finished.json").exists()
     found = raylib.train(resume=str(run), local=True)
     assert found.trained.resumed >= SAVE_EVERY
