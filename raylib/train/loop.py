@@ -92,7 +92,8 @@ class Loop:
         scaled = learner.precision == "fp16" and learner.encoder.device.startswith("cuda")
         self.scaler = torch.amp.GradScaler(enabled=scaled)
         self.done = 0
-        self._scored = -1
+        self.scored_at = -1
+        """The step whose weights were evaluated last."""
         self._since = _Since()
 
     # State.
@@ -124,8 +125,8 @@ class Loop:
     def run(self) -> None:
         """To the last step. Raises ModelError for a loss or gradient that is not finite, before it changes a weight."""
         schedule = self.batches.schedule
-        if self.done in (0, schedule.steps):
-            self._evaluate()  # as they are before the first step; or again, where a run was killed at its last
+        if self.done == 0 or self._due(self.settings.eval_every):
+            self._evaluate()  # as they are before the first step, or where a run was killed before it came to that
         self.learner.train()
         self._since = _Since()
         for window, batches in ahead(self.batches.of, schedule.windows(self.done)):
@@ -218,9 +219,9 @@ class Loop:
         self.team.wait()
 
     def _evaluate(self) -> None:
-        if self.evaluate is None or self._scored == self.done:
+        if self.evaluate is None or self.scored_at == self.done:
             return
-        self._scored = self.done
+        self.scored_at = self.done
         self.learner.judge()
         found = self.evaluate(self.done)
         self.learner.train()

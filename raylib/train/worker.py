@@ -41,6 +41,8 @@ def work(assignment: Assignment, team: Team, say: Tell, warn: Tell) -> Trained:
     found = team.told(checkpoints.newest() if first else None)
     if found is not None:
         loop.resume(checkpoints.load(found))
+        if team.told(checkpoints.scored(found.step)):
+            loop.scored_at = found.step
     resumed = loop.done
     if writer is None:
         loop.run()
