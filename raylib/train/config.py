@@ -40,7 +40,7 @@ _CHOICES = {
 
 @dataclass
 class TrainConfig(Placement, ModelOptions):
-    """Fine-tune a retriever on pairs, with the negatives of its batches and mined ones, and evaluate it as it trains.
+    """Fine-tune a retriever on pairs, with negatives of the batch and mined ones; it is scored as it trains.
 
     Dense and late-interaction models, in full, by LoRA or their heads alone; a killed run goes on where it was.
     """
