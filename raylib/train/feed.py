@@ -47,8 +47,8 @@ class Feed(Protocol):
 class ContentFeed:
     """Contents of examples, as they are encoded for evaluation.
 
-    micro: most contents of a piece; None for all of a kind together. Raises BadContentsError, naming them, for contents
-    that cannot be read.
+    micro: most contents of a piece; None for all of a kind together. Texts of about one length share a piece, for each
+    is padded to the longest of its piece. Raises BadContentsError, naming them, for contents that cannot be read.
     """
 
     encoder: Encoder
@@ -60,11 +60,20 @@ class ContentFeed:
         kind = self._kind_of_rows[role][numbers]
         for number in np.unique(kind).tolist():
             positions = np.flatnonzero(kind == number)
+            fields = self._fields[role][number]
             step = self.micro or len(positions)
+            if step < len(positions) and fields == ("text",):
+                positions = positions[self._longest_first(role, numbers[positions])]
             for first in range(0, len(positions), step):
                 part = positions[first : first + step]
-                found.append(Piece(self._tensors(role, self._fields[role][number], numbers[part]), part))
+                found.append(Piece(self._tensors(role, fields, numbers[part]), part))
         return found
+
+    def _longest_first(self, role: Role, rows: np.ndarray) -> np.ndarray:
+        """int64 order of these texts by their characters. They are read for it: the lengths of all of the data would
+        take a pass over it on every worker."""
+        texts = self._side(role).source.rows(rows.tolist(), ("text",))
+        return np.argsort([-len(row["text"] or "") for row in texts], kind="stable")
 
     def _tensors(self, role: Role, fields: tuple[str, ...], rows: np.ndarray) -> Tensors:
         keys = [number.to_bytes(8, "big") for number in range(len(rows))]
