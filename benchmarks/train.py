@@ -62,7 +62,7 @@ def main() -> int:
         if "b3" in options.parts:
             from benchmarks.train_b3 import compare
 
-            shape = {"steps": 4, "batch": 16} if options.quick else {}
+            shape = {"steps": 4, "batch": 16, "limit": 200} if options.quick else {}
             record["b3"] = compare(folder, options.seeds, options.threads, **shape)
     record["sizes"] = dict(sorted(record["sizes"].items(), key=lambda item: int(item[0])))
     record["machine"] = machine(options.threads)

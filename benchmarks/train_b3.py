@@ -26,14 +26,18 @@ _SCORE = f"eval/{TASK}/ndcg_at_5"
 Measured = dict[str, Any]
 
 
-def compare(folder: Path, seeds: list[int], threads: int, *, steps: int = STEPS, batch: int = BATCH) -> Measured:
+def compare(
+    folder: Path, seeds: list[int], threads: int, *, steps: int = STEPS, batch: int = BATCH, limit: int | None = None
+) -> Measured:
     """nDCG@5 of the untrained model and of both runs of every seed. folder: of the runs; what is complete there is not
-    run again."""
+    run again. limit: only so many examples."""
     cards = folder / "cards"
     if not cards.exists():
         _call("raylib.tasks.stdlib_cards", [str(cards)], threads)
-    common = ["--data", str(cards), "--local"]
+    common = ["--data", str(cards), "--local", *(["--limit", str(limit)] if limit else [])]
     of_plan = ["--batch-size", str(batch), "--cluster-size", str(CLUSTER), "--duplicate-similarity", "0.9999"]
+    if limit:
+        of_plan.append("--allow-duplicates")  # to a model of few steps all cards are one
     found: Measured = {"steps": steps, "batch": batch, "cluster": CLUSTER, "seeds": {}}
     for seed in seeds:
         runs = {name: folder / f"{name}-{seed}" for name in ("random", "b3")}
