@@ -222,6 +222,10 @@ class Checkpoints:
         scores = {str(one): kept for one, kept in sorted({**self._scores(), step: float(value)}.items())}
         storage.write_text(storage.join(self.folder, SCORES), json.dumps(scores, indent=1) + "\n")
 
+    def scored(self, step: int) -> bool:
+        """Whether a score was told for it."""
+        return step in self._scores()
+
     def best(self) -> tuple[int, float] | None:
         """(step, score) of the highest score, of equal ones the first; whether its checkpoint is there or not."""
         scores = self._scores()

@@ -177,7 +177,8 @@ class TrainConfig(Placement, ModelOptions):
     """Compute activations again in the backward instead of keeping them."""
 
     strategy: Strategy = field(default="ddp", metadata={"metavar": "NAME"})
-    """ddp: every worker has the whole model; fsdp: its weights are spread over the workers."""
+    """ddp: every worker has the whole model; fsdp: its weights, gradients and the optimizer's state are spread over the
+    workers."""
 
     save_every: int | None = None
     """Steps between checkpoints. By default at the end only."""
@@ -265,6 +266,8 @@ class TrainConfig(Placement, ModelOptions):
             raise UserError("--lora trains weights of the model and --heads-only none of them; leave one of them out")
         if self.symmetric and self.loss != "infonce":
             raise UserError(f"--symmetric is for --loss infonce, and {self.loss} has no other side; leave it out")
+        if self.strategy == "fsdp":
+            self._check_spread()
         if self.endpoint is not None:
             raise UserError("--endpoint: a server's weights cannot be trained; leave it out")
         if self.eval_every is not None and not (self.eval_benchmarks or self.eval_tasks):
@@ -274,6 +277,21 @@ class TrainConfig(Placement, ModelOptions):
                 f"--dtype {self.dtype}: weights that learn are kept in float32, or small updates are lost; leave it "
                 "out, and compute in half precision with --precision bf16"
             )
+
+    def _check_spread(self) -> None:
+        """What weights that are spread over workers cannot be combined with."""
+        wrong = {
+            "--heads-only": (self.heads_only, "heads are whole on every worker"),
+            "--micro-batch-size auto": (self.micro_batch_size == "auto", "give a number"),
+            "--optimizer paged_adamw_8bit": (self.optimizer == "paged_adamw_8bit", "use adamw: its state is spread"),
+            "--precision fp16": (self.precision == "fp16", "use bf16"),
+            "--compile": (self.compile, "leave it out"),
+            "--device auto": (self.device == "auto", "leave it out: the workers hold one model together already"),
+            "--gpus-per-worker": ((self.gpus_per_worker or 0) > 1, "give a worker one GPU, and more --workers"),
+        }
+        for flag, (given, advice) in wrong.items():
+            if given:
+                raise UserError(f"{flag} cannot be had with --strategy fsdp; {advice}, or leave --strategy out")
 
     def check_complete(self) -> None:
         """Raises UserError unless there is data and one model, or a run to resume."""

@@ -133,7 +133,7 @@ class FeatureFeed:
     def pieces(self, role: Role, numbers: np.ndarray) -> list[Piece]:
         """As `Feed`; tensors: features.PART [tokens, hidden] and counts.PART [contents]."""
         found = []
-        kind = self._kinds[role][numbers]
+        kind = self.kind_of_rows(role)[numbers]
         for number in np.unique(kind).tolist():
             positions = np.flatnonzero(kind == number)
             step = self.micro or len(positions)
@@ -141,6 +141,9 @@ class FeatureFeed:
                 part = positions[first : first + step]
                 found.append(Piece(self._tensors(role, number, numbers[part]), part))
         return found
+
+    def kind_of_rows(self, role: Role) -> np.ndarray:
+        return self._kinds[role]
 
     @cached_property
     def _kinds(self) -> dict[Role, np.ndarray]:

@@ -36,10 +36,17 @@ class Piece:
 
 
 class Feed(Protocol):
-    """Where a step's contents come from."""
+    """Where a step's contents come from. micro: most contents of a piece; None for all of a kind together."""
+
+    micro: int | None
 
     def pieces(self, role: Role, numbers: np.ndarray) -> list[Piece]:
         """numbers: int64, of distinct queries or documents; every one of them is in one of the pieces."""
+        ...
+
+    def kind_of_rows(self, role: Role) -> np.ndarray:
+        """int64, of every query or document: a piece has those of one kind, which take the same way through the
+        model."""
         ...
 
 
@@ -47,8 +54,8 @@ class Feed(Protocol):
 class ContentFeed:
     """Contents of examples, as they are encoded for evaluation.
 
-    micro: most contents of a piece; None for all of a kind together. Texts of about one length share a piece, for each
-    is padded to the longest of its piece. Raises BadContentsError, naming them, for contents that cannot be read.
+    micro: most contents of a piece; None for all of a kind together. Pieces hold texts of about one length: the shorter
+    ones are padded to the longest. Raises BadContentsError, naming them, for contents that cannot be read.
     """
 
     encoder: Encoder
@@ -57,23 +64,19 @@ class ContentFeed:
 
     def pieces(self, role: Role, numbers: np.ndarray) -> list[Piece]:
         found = []
-        kind = self._kind_of_rows[role][numbers]
+        kind = self.kind_of_rows(role)[numbers]
         for number in np.unique(kind).tolist():
             positions = np.flatnonzero(kind == number)
-            fields = self._fields[role][number]
             step = self.micro or len(positions)
-            if step < len(positions) and fields == ("text",):
-                positions = positions[self._longest_first(role, numbers[positions])]
+            if step < len(positions):
+                positions = positions[np.argsort(self._characters[role][numbers[positions]], kind="stable")]
             for first in range(0, len(positions), step):
                 part = positions[first : first + step]
-                found.append(Piece(self._tensors(role, fields, numbers[part]), part))
+                found.append(Piece(self._tensors(role, self._fields[role][number], numbers[part]), part))
         return found
 
-    def _longest_first(self, role: Role, rows: np.ndarray) -> np.ndarray:
-        """int64 order of these texts by their characters. They are read for it: the lengths of all of the data would
-        take a pass over it on every worker."""
-        texts = self._side(role).source.rows(rows.tolist(), ("text",))
-        return np.argsort([-len(row["text"] or "") for row in texts], kind="stable")
+    def kind_of_rows(self, role: Role) -> np.ndarray:
+        return self._kind_of_rows[role]
 
     def _tensors(self, role: Role, fields: tuple[str, ...], rows: np.ndarray) -> Tensors:
         keys = [number.to_bytes(8, "big") for number in range(len(rows))]
@@ -96,6 +99,12 @@ class ContentFeed:
             role: [readable_fields(self.encoder, self._side(role).source, kind) for kind in self._kinds_of(role)]
             for role in roles
         }
+
+    @cached_property
+    def _characters(self) -> dict[Role, np.ndarray]:
+        """Of each content's text, int64."""
+        sides: dict[Role, Side] = {"query": self.examples.queries, "document": self.examples.documents}
+        return {role: np.array([len(text) for text in side.texts], dtype=np.int64) for role, side in sides.items()}
 
     @cached_property
     def _kind_of_rows(self) -> dict[Role, np.ndarray]:
@@ -131,6 +140,27 @@ class ContentFeed:
             for i, row in enumerate(picked.tolist())
         ]
         return max(alone, key=lambda tensors: sum(array.nbytes for array in tensors.values()))
+
+
+def levelled(feed: Feed, role: Role, numbers: Sequence[np.ndarray], rank: int) -> list[Piece]:
+    """The pieces of process `rank`, as many of each kind and in the same order as every other process has. numbers: of
+    every process. What is missing is filled with pieces of one content of another process: its position is behind the
+    process's own, and nothing is to come of it."""
+    kinds, own = feed.kind_of_rows(role), numbers[rank]
+    everything = np.concatenate([*numbers])
+    found: list[Piece] = []
+    behind = len(own)
+    for kind in np.unique(kinds[everything]).tolist():
+        positions = np.flatnonzero(kinds[own] == kind)
+        pieces = feed.pieces(role, own[positions]) if len(positions) else []
+        found += [Piece(piece.tensors, positions[piece.positions]) for piece in pieces]
+        most = max(int((kinds[part] == kind).sum()) for part in numbers)
+        missing = -(-most // (feed.micro or most)) - len(pieces)
+        if missing:
+            (any_one,) = feed.pieces(role, everything[kinds[everything] == kind][:1])
+            found += [Piece(any_one.tensors, np.array([behind + n])) for n in range(missing)]
+            behind += missing
+    return found
 
 
 def ahead(work: Callable[[Item], Result], items: Iterable[Item], most: int = 2) -> Iterator[tuple[Item, Result]]:

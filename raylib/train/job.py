@@ -23,6 +23,7 @@ from raylib.train.place import TrainPlace
 from raylib.train.run_folder import FREE, RunFolder, resumed
 from raylib.train.schedule import Schedule, by_chance, follow
 from raylib.train.setup import encoder_to_train
+from raylib.train.trackers import check_trackers
 
 DEFAULT_BATCH = 32
 _VERSIONS = ("raylib-cluster", "torch", "transformers", "peft", "numpy", "mteb", "ray")
@@ -81,6 +82,7 @@ class TrainJob:
     def _prepare(self) -> tuple[TorchEncoder, Examples, Schedule]:
         config = self.config
         encoder = encoder_to_train(config)
+        check_trackers(config.track)
         if config.save_legacy and encoder.family.name != "colintern":
             raise UserError(f"--save-legacy is for ColIntern's heads; {encoder.spec.name} has none. Leave it out")
         if config.heads_only and config.feature_cache and config.gradient_checkpointing:

@@ -1,4 +1,8 @@
-"""Scores of the weights as they are, while they train: every process encodes its share, the first one scores."""
+"""Scores of the weights as they are, while they train: every process encodes its share, the first one scores.
+
+Where the weights are spread over the processes, the first one plans, reads and scores everything, and the others take
+their share of each of its forwards.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,8 @@ from raylib.train.team import Team
 
 if TYPE_CHECKING:
     from mteb.results import TaskResult
+
+    from raylib.train.sharding import Shards
 
 MEAN = "eval/mean"
 """The mean over tasks of what each is judged by: what the best step is the best of."""
@@ -53,6 +59,7 @@ class Judge:
     run: str
     folder: str
     contents: int = 32
+    shards: Shards | None = None
 
     def __call__(self, step: int) -> dict[str, float]:
         """By eval/TASK/METRIC, nDCG@5 for retrieval and MTEB's main score for other kinds, and their mean as MEAN; {}
@@ -60,20 +67,31 @@ class Judge:
         self.encoder.name_weights(f"{self.run}, step {step}")
         shelf = Shelf(storage.join(self.folder, "evaluations", "store"), self.encoder.fingerprint)
         try:
-            planned = self._encode(shelf)
-            self.team.wait()
-            return self._scores(shelf, planned, step) if self.team.rank == 0 else {}
+            if self.shards is None:
+                planned = self._encode(shelf, self.team.rank, self.team.size)
+                self.team.wait()
+                return self._scores(shelf, planned, step) if self.team.rank == 0 else {}
+            return self._scores_led(self.shards, shelf, step)
         finally:
             if self.team.rank == 0:
                 storage.remove_folder(shelf.folder)
             self.encoder.name_weights(None)
 
-    def _encode(self, shelf: Shelf) -> dict[str, SubsetKeys]:
-        """Bad contents are left for the first process, which names them."""
+    def _scores_led(self, shards: Shards, shelf: Shelf, step: int) -> dict[str, float]:
+        from raylib.train.lockstep import follow, leading
+
+        if self.team.rank > 0:
+            follow(shards)
+            return {}
+        with leading(shards):
+            return self._scores(shelf, self._encode(shelf, 0, 1), step)
+
+    def _encode(self, shelf: Shelf, number: int, of: int) -> dict[str, SubsetKeys]:
+        """One share of so many. Bad contents are left for the first process, which names them."""
         plan = Plan(self.encoder)
         planned = {task.name: task.plan(plan) for task in self.tasks}
         shelf.describe(self.encoder.identity)
-        own = plan.batches(self.contents)[self.team.rank :: self.team.size]
+        own = plan.batches(self.contents)[number::of]
         encode_locally(self.encoder, own, plan.sources, shelf)
         return planned
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from peft import PeftModel
+
+    from raylib.train.sharding import Shards
+    from raylib.train.team import Team
 
 LORA_TARGETS = (
     *("q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "gate_proj", "up_proj", "down_proj", "fc1", "fc2"),
@@ -46,6 +49,8 @@ class Learner:
     precision: Precision = "float32"
     checkpointing: bool = False
     peft: PeftModel | None = None
+    shards: Shards | None = None
+    """Where the weights are spread over processes."""
 
     def prepare(self, seed: int) -> None:
         """Load the weights and let those learn that are to. seed: of a new LoRA's weights.
@@ -70,6 +75,13 @@ class Learner:
                 f"{self.encoder.spec.name}: weights that learn are kept in float32, and {frozen[0]} is not; leave "
                 "--dtype out and give --precision bf16 instead"
             )
+
+    def spread(self, team: Team) -> None:
+        """Keep a part of every weight only, after `prepare`; called by every process. One alone keeps all of them."""
+        if team.size > 1:
+            from raylib.train.sharding import Shards
+
+            self.shards = Shards(self.encoder, team)
 
     def _everything(self) -> list[torch.nn.Parameter]:
         return list(self.encoder.trunk.parameters()) + list(self.encoder.heads().values())
@@ -122,14 +134,14 @@ class Learner:
         return asked
 
     def parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
-        """Those that learn, by name, in one order everywhere."""
+        """Those that learn, by name, in one order everywhere; of those that are spread this process's part."""
         named = [*self.encoder.trunk.named_parameters(), *self.encoder.heads().items()]
         seen: set[int] = set()
         found = []
         for name, parameter in named:
             if parameter.requires_grad and id(parameter) not in seen:
                 seen.add(id(parameter))
-                found.append((name, parameter))
+                found.append((name, parameter if self.shards is None else self.shards.own(parameter)))
         return found
 
     def train(self) -> None:
@@ -148,9 +160,10 @@ class Learner:
     def piece_vectors(self, tensors: Tensors, seed: int) -> TokenVectors:
         torch.manual_seed(seed)
         with self._computation():
-            found = (
-                vectors_of_features(self.encoder, tensors) if are_features(tensors) else self.encoder.vectors(tensors)
-            )
+            if are_features(tensors):
+                found = vectors_of_features(self.encoder, tensors)
+            else:
+                found = (self.shards or self.encoder).vectors(tensors)
         return TokenVectors(found.values.float(), found.counts)
 
     def tokens(self, tensors: Tensors) -> int:
@@ -166,18 +179,26 @@ class Learner:
         kind = torch.device(self.encoder.device).type
         return torch.autocast(kind, dtype=torch.bfloat16 if self.precision == "bf16" else torch.float16)
 
-    def save(self, folder: str, step: int) -> None:
-        """A folder that `raylib --model FOLDER` runs: the model, or the adapter, or the heads."""
-        self.encoder.save(folder, peft=self.peft, whole=self.what == "full", step=step)
+    def save(self, folder: str, step: int, weights: Mapping[str, torch.Tensor] | None = None) -> None:
+        """A folder that `raylib --model FOLDER` runs: the model, or the adapter, or the heads. weights: what `state`
+        gives, needed where they are spread."""
+        assert self.shards is None or weights is not None, "a part of the weights is no model"
+        with contextlib.nullcontext() if self.shards is None else self.shards.in_place(weights or {}):
+            self.encoder.save(folder, peft=self.peft, whole=self.what == "full", step=step)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """The weights that learn, by name, as they are."""
+        """The weights that learn, by name, as they are. Where they are spread every process calls it, and only the
+        first one gets them."""
+        if self.shards is not None:
+            return self.shards.weights(self.parameters())
         return {name: parameter.detach().cpu() for name, parameter in self.parameters()}
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         """Raises UserError where the weights are of another model, or of other settings."""
         own = dict(self.parameters())
-        wrong = sorted(set(own) ^ set(state)) or [n for n in own if own[n].shape != state[n].shape]
+        shards = self.shards
+        shapes = {n: p.shape if shards is None else shards.shape(p) for n, p in own.items()}
+        wrong = sorted(set(own) ^ set(state)) or [n for n in own if shapes[n] != state[n].shape]
         if wrong:
             raise UserError(
                 f"the checkpoint is of another model or other --lora settings: {wrong[0]} and {len(wrong) - 1} more "
@@ -185,7 +206,7 @@ class Learner:
             )
         with torch.no_grad():
             for name, parameter in own.items():
-                parameter.copy_(state[name])
+                parameter.copy_(state[name] if shards is None else shards.part_of(state[name], parameter))
 
 
 def in_place(parts: Sequence[TokenVectors], positions: Sequence[np.ndarray]) -> TokenVectors:

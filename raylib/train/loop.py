@@ -81,6 +81,7 @@ class Loop:
         self.learner, self.criterion, self.batches, self.batch_step = learner, criterion, batches, step
         self.settings, self.watcher, self.evaluate = settings, watcher, evaluate
         self.team: Team = batches.team
+        self.shards = learner.shards
         criterion.to(learner.encoder.device)
         learns = [(name, p) for name, p in criterion.named_parameters() if p.requires_grad]
         self.named = [*learner.parameters(), *learns]
@@ -91,25 +92,31 @@ class Loop:
         scaled = learner.precision == "fp16" and learner.encoder.device.startswith("cuda")
         self.scaler = torch.amp.GradScaler(enabled=scaled)
         self.done = 0
-        self._scored = -1
+        self.scored_at = -1
+        """The step whose weights were evaluated last."""
         self._since = _Since()
 
     # State.
 
     def state(self) -> dict[str, Any]:
-        """All that a resumed run needs besides the settings. What is random depends on the seed and the step alone."""
+        """All that a resumed run needs besides the settings. What is random depends on the seed and the step alone.
+        Where weights are spread every process calls it, and only the first one gets it."""
+        shards, optimizer = self.shards, self.optimizer
         return {
             "step": self.done,
             "weights": self.learner.state(),
             "criterion": {name: value.cpu() for name, value in self.criterion.state_dict().items()},
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": optimizer.state_dict() if shards is None else shards.optimizer_state(optimizer),
             "scaler": self.scaler.state_dict(),
         }
 
     def resume(self, state: Mapping[str, Any]) -> None:
         self.learner.load_state(state["weights"])
         self.criterion.load_state_dict(state["criterion"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        optimizer = state["optimizer"]
+        if self.shards is not None:
+            optimizer = self.shards.own_optimizer_state(optimizer, self.optimizer)
+        self.optimizer.load_state_dict(optimizer)
         self.scaler.load_state_dict(state["scaler"])
         self.done = int(state["step"])
 
@@ -118,8 +125,8 @@ class Loop:
     def run(self) -> None:
         """To the last step. Raises ModelError for a loss or gradient that is not finite, before it changes a weight."""
         schedule = self.batches.schedule
-        if self.done in (0, schedule.steps):
-            self._evaluate()  # as they are before the first step; or again, where a run was killed at its last
+        if self.done == 0 or self._due(self.settings.eval_every):
+            self._evaluate()  # as they are before the first step, or where a run was killed before it came to that
         self.learner.train()
         self._since = _Since()
         for window, batches in ahead(self.batches.of, schedule.windows(self.done)):
@@ -147,10 +154,9 @@ class Loop:
         loss = float(self.team.sum(torch.tensor(own, dtype=torch.float64)))
         if not math.isfinite(loss):
             raise self._not_finite("loss", loss, window, batches)
-        self.team.sum_gradients(self.parameters)
+        (self.shards or self.team).sum_gradients(self.parameters)
         self.scaler.unscale_(self.optimizer)
-        limit = self.settings.max_norm or math.inf
-        self.norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, limit))
+        self.norm = self._clip(self.settings.max_norm or math.inf)
         if not math.isfinite(self.norm) and not self.scaler.is_enabled():
             raise self._not_finite("gradient", self.norm, window, batches)
         settings, total = self.settings, self.batches.schedule.steps
@@ -159,6 +165,12 @@ class Loop:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return loss
+
+    def _clip(self, limit: float) -> float:
+        """The norm of the gradient of all weights before it."""
+        if self.shards is not None:
+            return self.shards.clip(self.parameters, limit)
+        return float(torch.nn.utils.clip_grad_norm_(self.parameters, limit))
 
     def _not_finite(self, what: str, value: float, window: Window, batches: list[Batch]) -> ModelError:
         ids = self.batches.examples.ids
@@ -200,15 +212,16 @@ class Loop:
         return float(sum(self.learner.tokens(piece.tensors) for pieces in batch.pieces.values() for piece in pieces))
 
     def _save(self, window: Window) -> None:
+        state = self.state() if self.team.rank == 0 or self.shards is not None else {}
         if self.team.rank == 0:
             facts = {"epoch": window.epoch, "position": window.batches[-1] + 1}
-            self.watcher.save(self.done, self.state(), facts)
+            self.watcher.save(self.done, state, facts)
         self.team.wait()
 
     def _evaluate(self) -> None:
-        if self.evaluate is None or self._scored == self.done:
+        if self.evaluate is None or self.scored_at == self.done:
             return
-        self._scored = self.done
+        self.scored_at = self.done
         self.learner.judge()
         found = self.evaluate(self.done)
         self.learner.train()

@@ -33,7 +33,12 @@ def _new_heads(spec: ModelSpec, dim: int, seed: int) -> Path:
     import torch
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(spec.name, revision=spec.revision)
+    try:
+        config = AutoConfig.from_pretrained(spec.name, revision=spec.revision)
+    except OSError as error:
+        raise UserError(
+            f"{spec.name} is not on this machine, and the hub does not answer; download it first, or give a directory"
+        ) from error
     if not hasattr(config, "text_config"):
         raise UserError(f"{spec.name} is a {config.model_type}; --family colintern expects an InternVL of transformers")
     hidden = config.text_config.hidden_size

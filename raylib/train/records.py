@@ -48,7 +48,7 @@ class Records:
         self._copy = tempfile.TemporaryDirectory(prefix="raylib-records-") if self._remote else None
         self._local = Path(self._copy.name if self._copy is not None else self.folder)
         storage.make_folder(self._local)
-        kept = [row for row in self._earlier_rows() if row["step"] <= resume_step]
+        kept = [row for row in self._earlier_rows() if resume_step and row["step"] <= resume_step]
         self._losses: list[tuple[int, float]] = [(r["step"], r["loss"]) for r in kept if r.get("loss") is not None]
         storage.write_text(self._local / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
         lines = [line for line in self._earlier_lines(LOSSES) if _step_of(line, steps_per_epoch) <= resume_step]

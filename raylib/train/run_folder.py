@@ -36,6 +36,7 @@ FREE = {
     *_PLACES,
     *("quiet", "dry_run", "max_failures", "overwrite", "resume", "save_every", "log_every", "track"),
     *("keep_last", "keep_best", "output_folder", "store", "device", "save_legacy", "score_chunk", "feature_cache"),
+    "strategy",
 }
 """Settings that do not change the weights: a run may go on with others."""
 

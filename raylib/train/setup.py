@@ -49,11 +49,18 @@ def encoder_to_train(config: TrainConfig) -> TorchEncoder:
     return found
 
 
-def learner_of(config: TrainConfig) -> Learner:
-    """With its weights, ready to learn."""
+def learner_of(config: TrainConfig, team: Team) -> Learner:
+    """With its weights, ready to learn; called by every process."""
     encoder = encoder_to_train(config)
+    spread = config.strategy == "fsdp" and team.size > 1
+    if spread:
+        from raylib.train.sharding import load_in_host_memory
+
+        load_in_host_memory(encoder)
     found = Learner(encoder, config.what, config.lora_settings, config.precision, config.gradient_checkpointing)
     found.prepare(config.seed)
+    if spread:
+        found.spread(team)
     return found
 
 
@@ -62,7 +69,8 @@ def loop_of(assignment: Assignment, learner: Learner, team: Team, watcher: Watch
     config, schedule = assignment.config, assignment.schedule
     feed, cached = feed_of(assignment, learner, team, say)
     criterion = Criterion(objective_of(config, learner.encoder))
-    batches = Batches(assignment.examples, schedule, feed, team, config.hard_negatives)
+    level = learner.shards is not None
+    batches = Batches(assignment.examples, schedule, feed, team, config.hard_negatives, level)
     step = BatchStep(learner, criterion, team, cached=cached, chunk=config.score_chunk, seed=config.seed)
     judge = judge_of(assignment, learner, team)
     return Loop(learner, criterion, batches, step, loop_settings(config, schedule), watcher, judge)
@@ -119,4 +127,4 @@ def judge_of(assignment: Assignment, learner: Learner, team: Team) -> Judge | No
     if not (config.eval_benchmarks or config.eval_tasks):
         return None
     tasks = load_tasks(learner.encoder, config.eval_benchmarks, config.eval_tasks)
-    return Judge(learner.encoder, team, tasks, assignment.run, config.output_folder)
+    return Judge(learner.encoder, team, tasks, assignment.run, config.output_folder, shards=learner.shards)

@@ -16,7 +16,7 @@ import torch
 from raylib.examples.examples import Examples
 from raylib.models.token_vectors import TokenVectors
 from raylib.train.false_negatives import Layout
-from raylib.train.feed import Feed, Piece
+from raylib.train.feed import Feed, Piece, levelled
 from raylib.train.learner import Learner
 from raylib.train.objective import Criterion
 from raylib.train.schedule import Schedule, Window
@@ -29,24 +29,27 @@ _SIDES: tuple[tuple[str, Role], ...] = (("queries", "query"), ("positives", "doc
 @dataclass(frozen=True)
 class Batch:
     """layout: of the whole batch. examples: int64 [B], which. rows: this process's part. pieces: its contents, by
-    "queries", "positives" and "negatives"."""
+    "queries", "positives" and "negatives". contents: how many they are; contents of pieces beyond these stand in for
+    other processes' (see `levelled`)."""
 
     layout: Layout
     examples: np.ndarray
     rows: slice
     pieces: dict[str, list[Piece]]
+    contents: dict[str, int]
 
 
 @dataclass(frozen=True)
 class Batches:
     """Makes the batches of a schedule. most_negatives: of each example, those of the plan first, then those that the
-    data gives."""
+    data gives. level: every process gets as many pieces of each kind, as weights that are spread need it."""
 
     examples: Examples
     schedule: Schedule
     feed: Feed
     team: Team
     most_negatives: int | None = None
+    level: bool = False
 
     def of(self, window: Window) -> list[Batch]:
         return [self._batch(window, position) for position in window.batches]
@@ -70,15 +73,24 @@ class Batches:
 
     def _batch(self, window: Window, position: int) -> Batch:
         layout, chosen = self.layout(window, position)
-        rows = self.team.share(len(layout))
-        first, last = np.searchsorted(layout.owners, [rows.start, rows.stop])
-        mine = {
-            "queries": layout.queries[rows],
-            "positives": layout.positives[rows],
-            "negatives": layout.negatives[first:last],
-        }
-        pieces = {side: self.feed.pieces(role, mine[side]) if len(mine[side]) else [] for side, role in _SIDES}
-        return Batch(layout, chosen, rows, pieces)
+        shares, rank = self.team.shares(len(layout)), self.team.rank
+        mine = _contents(layout, shares[rank])
+        if self.level:
+            parts = [_contents(layout, rows) for rows in shares]
+            pieces = {side: levelled(self.feed, role, [part[side] for part in parts], rank) for side, role in _SIDES}
+        else:
+            pieces = {side: self.feed.pieces(role, mine[side]) if len(mine[side]) else [] for side, role in _SIDES}
+        return Batch(layout, chosen, shares[rank], pieces, {side: len(mine[side]) for side, _ in _SIDES})
+
+
+def _contents(layout: Layout, rows: slice) -> dict[str, np.ndarray]:
+    """The numbers of the contents of a part of a batch, by side."""
+    first, last = np.searchsorted(layout.owners, [rows.start, rows.stop])
+    return {
+        "queries": layout.queries[rows],
+        "positives": layout.positives[rows],
+        "negatives": layout.negatives[first:last],
+    }
 
 
 @dataclass
@@ -103,12 +115,13 @@ class BatchStep:
         }
         with torch.set_grad_enabled(not self.cached):
             own = {side: self._vectors(batch.pieces[side], seeds[side]) for side, _ in _SIDES}
-        everyone = {side: self.team.gather(own[side]) for side in ("positives", "negatives")}
+        asked = {side: vectors.slice(0, batch.contents[side]) for side, vectors in own.items()}
+        everyone = {side: self.team.gather(asked[side]) for side in ("positives", "negatives")}
         symmetric = self.criterion.objective.symmetric
         if symmetric:
-            everyone["queries"] = self.team.gather(own["queries"])
+            everyone["queries"] = self.team.gather(asked["queries"])
         leaves = {side: [_leaf(part) for part in parts] for side, parts in everyone.items()}
-        mine = _leaf(own["queries"])
+        mine = _leaf(asked["queries"])
         loss = 0.0
         if batch.rows.stop > batch.rows.start:
             documents = _together([*leaves["positives"], *leaves["negatives"]])
@@ -137,7 +150,10 @@ class BatchStep:
     def _carry_back(
         self, pieces: Sequence[Piece], seeds: Sequence[int], own: TokenVectors, gradient: torch.Tensor
     ) -> None:
-        """The gradient of the vectors into the model."""
+        """The gradient of the vectors into the model; 0 for those that stand in for other processes'."""
+        rest = len(own.values) - len(gradient)
+        if rest:
+            gradient = torch.cat([gradient, gradient.new_zeros(rest, own.values.shape[1])])
         if not self.cached:
             own.values.backward(gradient)
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raylib.evaluate.quiet import quiet_libraries
 from raylib.train.assignment import Assignment, Trained
@@ -20,6 +20,9 @@ from raylib.train.setup import Tell, learner_of, loop_of
 from raylib.train.team import Team
 from raylib.train.trackers import open_trackers
 
+if TYPE_CHECKING:
+    import torch
+
 
 def work(assignment: Assignment, team: Team, say: Tell, warn: Tell) -> Trained:
     """Called by every process of a team; the first one says, writes, and knows how it ended. Raises UserError,
@@ -31,24 +34,33 @@ def work(assignment: Assignment, team: Team, say: Tell, warn: Tell) -> Trained:
     check_optimizer(config.optimizer)
     first = team.rank == 0
     checkpoints = Checkpoints(folder.checkpoints, config.keep_last, config.keep_best, warn if first else _to_nobody)
-    learner = learner_of(config)
+    learner = learner_of(config, team)
     writer = _Writer(assignment, learner, checkpoints, folder, say) if first else None
     watcher: Watcher = writer or _Silent()
     loop = loop_of(assignment, learner, team, watcher, say if first else _to_nobody)
     found = team.told(checkpoints.newest() if first else None)
     if found is not None:
         loop.resume(checkpoints.load(found))
+        if team.told(checkpoints.scored(found.step)):
+            loop.scored_at = found.step
     resumed = loop.done
     if writer is None:
         loop.run()
+        _whole_weights(learner)
         return Trained(loop.done, resumed, 0.0, folder.model)
     writer.begin(resumed)
     try:
         loop.run()
     finally:
         writer.close()
-    folder.write_model(lambda place: learner.save(str(place), loop.done))
+    weights = _whole_weights(learner)
+    folder.write_model(lambda place: learner.save(str(place), loop.done, weights))
     return writer.ended(loop.done, resumed, time.perf_counter() - start)
+
+
+def _whole_weights(learner: Learner) -> dict[str, torch.Tensor] | None:
+    """Where they are spread: of all processes, for the first one, which writes the model."""
+    return None if learner.shards is None else learner.state()
 
 
 class _Writer:
@@ -79,9 +91,10 @@ class _Writer:
         self.say(line(step, self.total, values))
 
     def save(self, step: int, state: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-        self.checkpoints.save(step, lambda place: self.learner.save(str(place), step), state, facts)
+        weights = state["weights"]
+        self.checkpoints.save(step, lambda place: self.learner.save(str(place), step, weights), state, facts)
         if self.assignment.config.save_legacy:
-            self.folder.write_legacy(step, lambda place: self.learner.save(str(place), step))
+            self.folder.write_legacy(step, lambda place: self.learner.save(str(place), step, weights))
         self.records.flush()
 
     def scored(self, step: int, values: Mapping[str, float]) -> None:

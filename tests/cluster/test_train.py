@@ -96,6 +96,17 @@ def test_what_all_processes_meet_is_raised_in_its_own_words_and_not_tried_again(
     assert not (run / "finished.json").exists()
 
 
+def test_all_processes_encode_what_is_evaluated(cluster, folder, settings):
+    evaluated = {**settings, "max_steps": 2, "eval_tasks": ["StdlibCardsT2I"]}
+    found = [
+        raylib.train(**evaluated, **where, quiet=True, output_folder=str(folder / f"evaluated-{number}"))
+        for number, where in enumerate(({"local": True}, {"workers": 2}))
+    ]
+    one, two = (outcome.trained.scores for outcome in found)
+    assert one["eval/StdlibCardsT2I/ndcg_at_5"] == pytest.approx(two["eval/StdlibCardsT2I/ndcg_at_5"], abs=0.01)
+    assert found[1].trained.best is not None and found[1].trained.best[0] == 2
+
+
 @pytest.mark.slow
 def test_a_killed_driver_is_resumed_on_another_number_of_workers(folder, settings, alone, ray_folder):
     run = folder / "driver"
@@ -109,7 +120,7 @@ def test_a_killed_driver_is_resumed_on_another_number_of_workers(folder, setting
     finally:
         first.kill()
         first.wait()
-    wait_until(lambda: not processes_of(ray_folder), 60, "the end of its Ray")
+    wait_until(lambda: not processes_of(ray_folder), 200, "the end of its Ray")
     assert not (run / "finished.json").exists()
     found = raylib.train(resume=str(run), local=True)
     assert found.trained.resumed >= SAVE_EVERY

@@ -82,6 +82,8 @@ class Run:
     lr: float = 1e-4
     options: dict[str, Any] = field(default_factory=dict)
     lora: LoraSettings = field(default_factory=LoraSettings)
+    spread: bool = False
+    checkpointing: bool = False
 
 
 def encoder_of(model: str) -> TorchEncoder:
@@ -91,15 +93,17 @@ def encoder_of(model: str) -> TorchEncoder:
 
 
 def loop_of(run: Run, team: Team, watcher: Any, examples: Examples | None = None) -> Loop:
-    examples = read_examples(run.data) if examples is None else examples
+    examples = read_examples(run.data, root=str(Path(run.data).parent)) if examples is None else examples
     encoder = encoder_of(run.model)
-    learner = Learner(encoder, run.what, run.lora)
+    learner = Learner(encoder, run.what, run.lora, checkpointing=run.checkpointing)
     learner.prepare(seed=0)
+    if run.spread:
+        learner.spread(team)
     criterion = Criterion(Objective(encoder.similarity, loss=run.loss, **run.options))  # pyright: ignore
     schedule = by_chance(
         examples, batch_size=run.batch_size, seed=0, epochs=100, accumulate=run.accumulate, max_steps=run.steps
     )
-    batches = Batches(examples, schedule, ContentFeed(encoder, examples, run.micro), team)
+    batches = Batches(examples, schedule, ContentFeed(encoder, examples, run.micro), team, level=run.spread)
     step = BatchStep(learner, criterion, team, cached=run.micro is not None, chunk=run.chunk)
     settings = LoopSettings(lr=run.lr, optimizer=run.optimizer, warmup=3, log_every=5)
     return Loop(learner, criterion, batches, step, settings, watcher)
@@ -118,7 +122,7 @@ def all_trained(
     with tempfile.TemporaryDirectory() as folder:
         context = multiprocessing.get_context("spawn")
         ranks = range(max((size for _, size in asked if size > 1), default=0))
-        workers = [context.Process(target=_worker, args=(asked, first, rank, folder)) for rank in ranks]
+        workers = [context.Process(target=_worker, args=(asked, first, rank, folder), daemon=True) for rank in ranks]
         for worker in workers:
             worker.start()
         found = {number: _weights(run, Team()) for number, (run, size) in enumerate(asked) if size == 1}

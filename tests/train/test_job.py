@@ -199,6 +199,9 @@ def test_a_loss_that_is_no_number_names_the_batch(folder, settings, monkeypatch)
         ({"matryoshka": ["4096"]}, "4096"),
         ({"model": "raylib/bm25"}, "no weights that can be trained"),
         ({"keep_last": 0}, "--keep-last is 0"),
+        ({"optimizer": "paged_adamw_8bit"}, "sees no CUDA GPU"),
+        ({"track": ["wandb"]}, "pip install wandb"),
+        ({"heads_only": True, "gradient_checkpointing": True}, "no backbone is trained"),
     ],
 )
 def test_what_cannot_be_right(changed, told, folder, settings, tmp_path):
