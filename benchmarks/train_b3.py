@@ -36,6 +36,7 @@ def compare(
         _call("raylib.tasks.stdlib_cards", [str(cards)], threads)
     common = ["--data", str(cards), "--local", *(["--limit", str(limit)] if limit else [])]
     of_plan = ["--batch-size", str(batch), "--cluster-size", str(CLUSTER), "--duplicate-similarity", "0.9999"]
+    of_plan += ["--suspect-above", "1"]  # of MaxSim that is not divided, most negatives have 0.95 of the positive's
     if limit:
         of_plan.append("--allow-duplicates")  # to a model of few steps all cards are one
     found: Measured = {"steps": steps, "batch": batch, "cluster": CLUSTER, "seeds": {}}
