@@ -6,10 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 
 import raylib
 from raylib.errors import BadContentsError, ModelError, UserError
@@ -238,3 +239,15 @@ def test_a_dry_run_writes_nothing(folder, settings, tmp_path, capsys):
     assert main(["train", *flags, "--dry-run", f"--output-folder={tmp_path / 'run'}"]) == 0
     assert "23 examples, 4 batches of 7 an epoch, 10 steps" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_in_an_object_store(settings, undisturbed):
+    store = fsspec.filesystem("memory")
+    raylib.train(**settings, output_folder="memory://train-job/run")
+    store.rm("/train-job/run/finished.json")
+    store.rm("/train-job/run/checkpoints/step-00000010/files.json")
+    outcome = raylib.train(**settings, output_folder="memory://train-job/run")
+    assert outcome.trained.resumed == 9
+    saved = load(store.cat("/train-job/run/model/model.safetensors"))
+    assert most_different(saved, undisturbed) <= 1e-7
+    assert [row["step"] for row in read_metrics("memory://train-job/run")] == list(range(1, 11))
