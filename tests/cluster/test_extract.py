@@ -118,6 +118,7 @@ def ray_folder():
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_a_killed_driver_is_continued_by_the_same_command(cluster, settings, folder, ray_folder):
     output = folder / "killed"
     first = start(settings, output, ray_folder)

@@ -96,6 +96,7 @@ def test_what_all_processes_meet_is_raised_in_its_own_words_and_not_tried_again(
     assert not (run / "finished.json").exists()
 
 
+@pytest.mark.slow
 def test_all_processes_encode_what_is_evaluated(cluster, folder, settings):
     evaluated = {**settings, "max_steps": 2, "eval_tasks": ["StdlibCardsT2I"]}
     found = [
