@@ -8,7 +8,7 @@ import json
 from array import array
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,9 +17,11 @@ from raylib.errors import UserError
 from raylib.evaluate.contents import BadContentError
 from raylib.examples.batch_plan import ids_digest
 from raylib.examples.forms import Row, parse_name, parse_row
+from raylib.examples.options import DataOptions
 from raylib.examples.places import Places
 from raylib.examples.readers import RawRow, read_rows
 from raylib.examples.sides import Side, SideBuilder
+from raylib.types import Role
 
 _SHOWN = 5
 
@@ -49,6 +51,9 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def side(self, role: Role) -> Side:
+        return self.queries if role == "query" else self.documents
 
     def digest(self) -> bytes:
         """32 bytes that tell these examples from others: their ids, data sets and numbers, and what contents are
@@ -144,6 +149,11 @@ def read_examples(
             f"no row of {what} has the field {group_by}, which --group-by names; leave it out to go by file"
         )
     return found
+
+
+def examples_of(options: DataOptions) -> Examples:
+    """As `read_examples`, of what a job's flags name."""
+    return read_examples(**{field.name: getattr(options, field.name) for field in fields(DataOptions)})
 
 
 @dataclass

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from raylib.errors import UnknownNameError, UserError
 from raylib.evaluate.batching import BatchLimits
+from raylib.examples.options import DataOptions
 from raylib.mine.options import SearchMethod
 from raylib.models.options import ModelOptions
 from raylib.models.protocol import ModelSpec
@@ -21,26 +22,8 @@ SEARCHING = ("search", "recall", "candidates")
 
 
 @dataclass
-class MineConfig(Placement, ModelOptions, ABC):
+class MineConfig(DataOptions, Placement, ModelOptions, ABC):
     """Training data, the teacher whose vectors it is mined with, and where the result goes."""
-
-    data: list[str] = field(default_factory=list, metadata={"metavar": "PATH"})
-    """Training data: JSONL of query, pos, negs; Parquet (MMEB's too); a data set's folder. Repeat the flag for more."""
-
-    root: str = field(default=".", metadata={"metavar": "DIR"})
-    """The folder, or the .zip, that image paths start from."""
-
-    data_root: str | None = field(default=None, metadata={"metavar": "DIR"})
-    """Where local copies of data sets are, for owner/name/split/doc_N.png and --hub-name. By default --root."""
-
-    hub_name: str | None = field(default=None, metadata={"metavar": "OWNER/NAME"})
-    """A data set of the hub, of which there is a local copy."""
-
-    split: str | None = None
-    """The split of data sets and folders that have several."""
-
-    group_by: str = field(default="dataset", metadata={"metavar": "FIELD"})
-    """The field that names an example's data set; without it, the file, folder or config does."""
 
     output: str | None = field(default=None, metadata={"metavar": "FILE"})
     """What is written; its summary and its errors go beside it."""
@@ -64,9 +47,6 @@ class MineConfig(Placement, ModelOptions, ABC):
     max_batch_tokens: int | None = None
     """Tokens per forward of the teacher, padding included."""
 
-    limit: int | None = None
-    """Only the first N rows of the data."""
-
     seed: int = 0
     """Of everything by chance."""
 
@@ -85,8 +65,7 @@ class MineConfig(Placement, ModelOptions, ABC):
     def __post_init__(self) -> None:
         """Split comma lists and check what can be checked without loading anything. Raises UserError."""
         self.model = name_list(self.model)
-        self.data = [self.data] if isinstance(self.data, str) else list(self.data)
-        self.data = [path.removeprefix("file://") for path in self.data]
+        self.take_data()
         for name in ("output", "store"):
             value = getattr(self, name)
             setattr(self, name, value.removeprefix("file://") if value is not None else None)

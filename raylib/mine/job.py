@@ -22,7 +22,7 @@ from raylib import storage
 from raylib.errors import BadContent, UserError
 from raylib.evaluate.errors_file import listed, write_errors_to
 from raylib.evaluate.progress import Reporter
-from raylib.examples.examples import Examples, read_examples
+from raylib.examples.examples import Examples, examples_of
 from raylib.mine.common_config import MineConfig
 from raylib.mine.neighbours import SearchFacts
 from raylib.mine.place import MinePlace
@@ -120,15 +120,7 @@ class MineJob(ABC, Generic[Config]):
     def _examples(self) -> Examples:
         config = self.config
         with self._timed("read"):
-            found = read_examples(
-                config.data,
-                root=config.root,
-                data_root=config.data_root,
-                hub_name=config.hub_name,
-                split=config.split,
-                group_by=config.group_by,
-                limit=config.limit,
-            )
+            found = examples_of(config)
         self.check(found)
         return self.needed(found)
 

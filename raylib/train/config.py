@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from raylib.errors import UnknownNameError, UserError
+from raylib.examples.options import DataOptions
 from raylib.models.options import ModelOptions
 from raylib.models.protocol import ModelSpec
 from raylib.placement import Placement, at_least_one, name_list
@@ -39,7 +40,7 @@ _CHOICES = {
 
 
 @dataclass
-class TrainConfig(Placement, ModelOptions):
+class TrainConfig(DataOptions, Placement, ModelOptions):
     """Fine-tune a retriever on pairs, with negatives of the batch and mined ones; it is scored as it trains.
 
     Dense and late-interaction models, in full, by LoRA or their heads alone; a killed run goes on where it was.
@@ -48,23 +49,8 @@ class TrainConfig(Placement, ModelOptions):
     data: list[str] = field(default_factory=list, metadata={"metavar": "PATH", "aliases": ["--train-jsonl"]})
     """Training data: JSONL of query, pos, negs; Parquet (MMEB's too); a data set's folder. Repeat the flag for more."""
 
-    root: str = field(default=".", metadata={"metavar": "DIR"})
-    """The folder, or the .zip, that image paths start from."""
-
-    data_root: str | None = field(default=None, metadata={"metavar": "DIR"})
-    """Where local copies of data sets are, for owner/name/split/doc_N.png and --train-hub. By default --root."""
-
     hub_name: str | None = field(default=None, metadata={"metavar": "OWNER/NAME", "aliases": ["--train-hub"]})
     """A data set of the hub, of which there is a local copy."""
-
-    split: str | None = None
-    """The split of data sets and folders that have several."""
-
-    group_by: str = field(default="dataset", metadata={"metavar": "FIELD"})
-    """The field that names an example's data set: a batch is of one. Without it, the file, folder or config does."""
-
-    limit: int | None = None
-    """Only the first N rows of the data."""
 
     output_folder: str = field(default="runs/train", metadata={"metavar": "DIR", "aliases": ["--out-dir"]})
     """The run: its settings, checkpoints, records and evaluations. Local or s3://."""
@@ -227,7 +213,8 @@ class TrainConfig(Placement, ModelOptions):
 
     def __post_init__(self) -> None:
         """Split comma lists and check what can be checked without loading anything. Raises UserError."""
-        self.model, self.data = name_list(self.model), [self.data] if isinstance(self.data, str) else list(self.data)
+        self.model = name_list(self.model)
+        self.take_data()
         for name in ("matryoshka", "lora_targets", "eval_benchmarks", "eval_tasks", "track"):
             given: Any = getattr(self, name)
             setattr(self, name, name_list([str(x) for x in given] if isinstance(given, list | tuple) else given))

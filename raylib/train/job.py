@@ -12,7 +12,7 @@ from raylib import storage
 from raylib.errors import UserError
 from raylib.evaluate.progress import Reporter
 from raylib.examples.batch_plan import read_plan, write_plan
-from raylib.examples.examples import Examples, read_examples
+from raylib.examples.examples import Examples, examples_of
 from raylib.models.torch_encoder import TorchEncoder
 from raylib.store.manifests import versions
 from raylib.train.assignment import Assignment, Trained
@@ -87,15 +87,7 @@ class TrainJob:
             raise UserError(f"--save-legacy is for ColIntern's heads; {encoder.spec.name} has none. Leave it out")
         if config.heads_only and config.feature_cache and config.gradient_checkpointing:
             raise UserError("--gradient-checkpointing: with --heads-only no backbone is trained; leave it out")
-        examples = read_examples(
-            config.data,
-            root=config.root,
-            data_root=config.data_root,
-            hub_name=config.hub_name,
-            split=config.split,
-            group_by=config.group_by,
-            limit=config.limit,
-        )
+        examples = examples_of(config)
         ContentFeed(encoder, examples).check()
         if config.eval_benchmarks or config.eval_tasks:
             load_tasks(encoder, config.eval_benchmarks, config.eval_tasks)
