@@ -23,12 +23,11 @@ from raylib.models.protocol import Encoder
 from raylib.models.token_vectors import TokenVectors
 from raylib.models.torch_encoder import TorchEncoder
 from raylib.store.embeddings import Shelf
-from raylib.train.feed import Piece
+from raylib.train.feed import ROLES, Piece, cut_by_kind
 from raylib.train.team import Team
 from raylib.types import Batch, Embeddings, EncodeContext, Role, Tensors
 
 _PARTS = ("text", "image")
-_ROLES: tuple[Role, ...] = ("query", "document")
 _FEATURES, _COUNTS = "features.", "counts."
 
 
@@ -85,21 +84,21 @@ class FeatureFeed:
         self.encoder.trunk.eval()
         for part in _PARTS:
             plan = Plan(BackboneEncoder(self.encoder, part))
-            keys = {role: self._plan(plan, role, part) for role in _ROLES}
+            keys = {role: self._plan(plan, role, part) for role in ROLES}
             distinct = plan.keys()
             if not distinct:
                 continue
             shelf = Shelf(self.store, plan.encoder.fingerprint)
             self._encode(plan, shelf, team, say)
             at = {key: row for row, key in enumerate(distinct)}
-            for role in _ROLES:
+            for role in ROLES:
                 self._rows[part, role] = np.array([at.get(key, -1) for key in keys[role]], dtype=np.int64)
             dtype = np.dtype(np.float32 if self.encoder.dtype == "float32" else np.float16)
             self._features[part] = self._files.enter_context(in_order(shelf, distinct, dtype, None))
 
     def _plan(self, plan: Plan, role: Role, part: str) -> list[bytes]:
         """By content the key of its part, b"" where it has none."""
-        side = self.examples.queries if role == "query" else self.examples.documents
+        side = self.examples.side(role)
         keys = [b""] * len(side)
         rows = [row for fields, found in side.source.kinds().items() if part in fields for row in found]
         if rows and part in self.encoder.modalities:
@@ -132,15 +131,8 @@ class FeatureFeed:
 
     def pieces(self, role: Role, numbers: np.ndarray) -> list[Piece]:
         """As `Feed`; tensors: features.PART [tokens, hidden] and counts.PART [contents]."""
-        found = []
-        kind = self.kind_of_rows(role)[numbers]
-        for number in np.unique(kind).tolist():
-            positions = np.flatnonzero(kind == number)
-            step = self.micro or len(positions)
-            for first in range(0, len(positions), step):
-                part = positions[first : first + step]
-                found.append(Piece(self._tensors(role, number, numbers[part]), part))
-        return found
+        kinds = self.kind_of_rows(role)[numbers]
+        return [Piece(self._tensors(role, kind, numbers[part]), part) for kind, part in cut_by_kind(kinds, self.micro)]
 
     def kind_of_rows(self, role: Role) -> np.ndarray:
         return self._kinds[role]
@@ -148,10 +140,9 @@ class FeatureFeed:
     @cached_property
     def _kinds(self) -> dict[Role, np.ndarray]:
         """By content which parts it has: a bit for each."""
-        sides = {"query": self.examples.queries, "document": self.examples.documents}
         found: dict[Role, np.ndarray] = {}
-        for role in _ROLES:
-            found[role] = np.zeros(len(sides[role]), dtype=np.int64)
+        for role in ROLES:
+            found[role] = np.zeros(len(self.examples.side(role)), dtype=np.int64)
             for bit, part in enumerate(_PARTS):
                 if part in self._features:
                     found[role] |= (self._rows[part, role] >= 0).astype(np.int64) << bit

@@ -18,9 +18,10 @@ from raylib.evaluate.contents import Rows
 from raylib.evaluate.plan import readable_fields
 from raylib.evaluate.prepare import prepare
 from raylib.examples.examples import Examples
-from raylib.examples.sides import Side
 from raylib.models.protocol import Encoder
 from raylib.types import Role, Tensors
+
+ROLES: tuple[Role, ...] = ("query", "document")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -63,17 +64,11 @@ class ContentFeed:
     micro: int | None = None
 
     def pieces(self, role: Role, numbers: np.ndarray) -> list[Piece]:
-        found = []
-        kind = self.kind_of_rows(role)[numbers]
-        for number in np.unique(kind).tolist():
-            positions = np.flatnonzero(kind == number)
-            step = self.micro or len(positions)
-            if step < len(positions):
-                positions = positions[np.argsort(self._characters[role][numbers[positions]], kind="stable")]
-            for first in range(0, len(positions), step):
-                part = positions[first : first + step]
-                found.append(Piece(self._tensors(role, self._fields[role][number], numbers[part]), part))
-        return found
+        lengths = self._characters[role][numbers]
+        return [
+            Piece(self._tensors(role, self._fields[role][kind], numbers[part]), part)
+            for kind, part in cut_by_kind(self.kind_of_rows(role)[numbers], self.micro, lengths)
+        ]
 
     def kind_of_rows(self, role: Role) -> np.ndarray:
         return self._kind_of_rows[role]
@@ -81,43 +76,41 @@ class ContentFeed:
     def _tensors(self, role: Role, fields: tuple[str, ...], rows: np.ndarray) -> Tensors:
         keys = [number.to_bytes(8, "big") for number in range(len(rows))]
         places = [(0, row) for row in rows.tolist()]
-        sources: Sequence[Rows] = [self._side(role).source]
+        sources: Sequence[Rows] = [self.examples.side(role).source]
         prepared = prepare(self.encoder, MicroBatch(context_of(self.encoder, role), fields, keys, places), sources)
         if prepared.bad:
             raise BadContentsError(prepared.bad)
         assert prepared.tensors is not None, "what is not bad was prepared"
         return prepared.tensors
 
-    def _side(self, role: Role) -> Side:
-        return self.examples.queries if role == "query" else self.examples.documents
-
     @cached_property
     def _fields(self) -> dict[Role, list[tuple[str, ...]]]:
         """What is read of contents, by kind."""
-        roles: tuple[Role, ...] = ("query", "document")
         return {
-            role: [readable_fields(self.encoder, self._side(role).source, kind) for kind in self._kinds_of(role)]
-            for role in roles
+            role: [
+                readable_fields(self.encoder, self.examples.side(role).source, kind) for kind in self._kinds_of(role)
+            ]
+            for role in ROLES
         }
 
     @cached_property
     def _characters(self) -> dict[Role, np.ndarray]:
         """Of each content's text, int64."""
-        sides: dict[Role, Side] = {"query": self.examples.queries, "document": self.examples.documents}
-        return {role: np.array([len(text) for text in side.texts], dtype=np.int64) for role, side in sides.items()}
+        return {
+            role: np.array([len(text) for text in self.examples.side(role).texts], dtype=np.int64) for role in ROLES
+        }
 
     @cached_property
     def _kind_of_rows(self) -> dict[Role, np.ndarray]:
         found: dict[Role, np.ndarray] = {}
-        roles: tuple[Role, ...] = ("query", "document")
-        for role in roles:
-            found[role] = np.zeros(len(self._side(role)), dtype=np.int64)
+        for role in ROLES:
+            found[role] = np.zeros(len(self.examples.side(role)), dtype=np.int64)
             for number, rows in enumerate(self._kinds_of(role).values()):
                 found[role][np.asarray(rows, dtype=np.int64)] = number
         return found
 
     def _kinds_of(self, role: Role) -> dict[tuple[str, ...], Sequence[int]]:
-        return self._side(role).source.kinds()
+        return self.examples.side(role).source.kinds()
 
     def check(self) -> None:
         """Raises UserError where the model cannot read some contents."""
@@ -128,18 +121,30 @@ class ContentFeed:
 
     def longest(self, role: Role, most: int = 64) -> Tensors:
         """The tensors of one content: of those with the most characters or pixels, the one with the most tokens."""
-        source = self._side(role).source
-        sizes = np.zeros(len(source), dtype=np.int64)
-        if "text" in source.fields:
-            sizes += np.asarray(source.text_lengths(), dtype=np.int64)
+        source = self.examples.side(role).source
+        sizes = self._characters[role]
         if "image" in source.fields:
-            sizes += np.asarray(source.pixels(), dtype=np.int64)
+            sizes = sizes + np.asarray(source.pixels(), dtype=np.int64)
         picked = np.argsort(-sizes, kind="stable")[:most]
         alone = [
             self._tensors(role, self._fields[role][self._kind_of_rows[role][row]], picked[i : i + 1])
             for i, row in enumerate(picked.tolist())
         ]
         return max(alone, key=lambda tensors: sum(array.nbytes for array in tensors.values()))
+
+
+def cut_by_kind(
+    kinds: np.ndarray, micro: int | None, lengths: np.ndarray | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(kind, positions of up to `micro` contents of it), kind after kind; micro None for all of one. kinds: int64 [n];
+    lengths [n]: where a kind is cut, contents of about one length come together."""
+    for kind in np.unique(kinds).tolist():
+        positions = np.flatnonzero(kinds == kind)
+        step = micro or len(positions)
+        if lengths is not None and step < len(positions):
+            positions = positions[np.argsort(lengths[positions], kind="stable")]
+        for first in range(0, len(positions), step):
+            yield kind, positions[first : first + step]
 
 
 def levelled(feed: Feed, role: Role, numbers: Sequence[np.ndarray], rank: int) -> list[Piece]:

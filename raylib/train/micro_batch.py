@@ -6,9 +6,8 @@ import numpy as np
 import torch
 
 from raylib.evaluate.auto_batch import largest_batch
-from raylib.train.feed import ContentFeed, Piece
+from raylib.train.feed import ROLES, ContentFeed, Piece
 from raylib.train.learner import Learner
-from raylib.types import Role
 
 
 def largest_micro_batch(learner: Learner, feed: ContentFeed, fraction: float) -> int:
@@ -16,9 +15,8 @@ def largest_micro_batch(learner: Learner, feed: ContentFeed, fraction: float) ->
     faster. No weight and no gradient changes. Raises ModelError where one content alone does not fit."""
     encoder = learner.encoder
     learner.train()
-    roles: tuple[Role, ...] = ("query", "document")
     found = []
-    for role in roles:
+    for role in ROLES:
         longest = feed.longest(role)
 
         def forward_and_backward(size: int, longest=longest) -> None:
