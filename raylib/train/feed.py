@@ -86,11 +86,10 @@ class ContentFeed:
     @cached_property
     def _fields(self) -> dict[Role, list[tuple[str, ...]]]:
         """What is read of contents, by kind."""
+        sources = {role: self.examples.side(role).source for role in ROLES}
         return {
-            role: [
-                readable_fields(self.encoder, self.examples.side(role).source, kind) for kind in self._kinds_of(role)
-            ]
-            for role in ROLES
+            role: [readable_fields(self.encoder, source, kind) for kind in source.kinds()]
+            for role, source in sources.items()
         }
 
     @cached_property
@@ -105,12 +104,9 @@ class ContentFeed:
         found: dict[Role, np.ndarray] = {}
         for role in ROLES:
             found[role] = np.zeros(len(self.examples.side(role)), dtype=np.int64)
-            for number, rows in enumerate(self._kinds_of(role).values()):
+            for number, rows in enumerate(self.examples.side(role).source.kinds().values()):
                 found[role][np.asarray(rows, dtype=np.int64)] = number
         return found
-
-    def _kinds_of(self, role: Role) -> dict[tuple[str, ...], Sequence[int]]:
-        return self.examples.side(role).source.kinds()
 
     def check(self) -> None:
         """Raises UserError where the model cannot read some contents."""
