@@ -15,7 +15,7 @@ from raylib.models.hooks import inputs_of
 from raylib.models.loading import rgb, with_adapter
 from raylib.models.pooling import fuse, fusion_name
 from raylib.models.protocol import ModelSpec
-from raylib.models.torch_encoder import TorchEncoder
+from raylib.models.torch_encoder import HeadedEncoder
 from raylib.types import Batch, EncodeContext, Tensors
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ _TEXT_INPUTS = ("input_ids", "attention_mask")
 _IMAGE_INPUTS = ("pixel_values", "pixel_attention_mask", "spatial_shapes")
 
 
-class ClipEncoder(TorchEncoder):
+class ClipEncoder(HeadedEncoder):
     """family.settings: padding (of texts: True or "max_length"), over_white (what a transparent pixel shows)."""
 
-    supported_options: ClassVar[frozenset[str]] = TorchEncoder.supported_options | {"fusion"}
+    supported_options: ClassVar[frozenset[str]] = HeadedEncoder.supported_options | {"fusion"}
     similarity = "cosine"
 
     def __init__(self, spec: ModelSpec, family: Family) -> None:

@@ -21,7 +21,7 @@ from raylib.models.loading import rgb, text_and_image
 from raylib.models.pooling import fuse, fusion_name
 from raylib.models.protocol import ModelSpec, TokenGrid
 from raylib.models.token_grid import page_grids, words_of_tokens
-from raylib.models.torch_encoder import TorchEncoder
+from raylib.models.torch_encoder import HeadedEncoder
 from raylib.types import Batch, Embeddings, EncodeContext, Role, Tensors
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from raylib.models.token_vectors import TokenVectors
 
 
-class ColPaliEngineEncoder(TorchEncoder):
+class ColPaliEngineEncoder(HeadedEncoder):
     """Any model of colpali-engine that takes texts or page images.
 
     A late-interaction family gives one unit vector per real token: of a text its prefix, its own tokens and the ten
@@ -52,7 +52,7 @@ class ColPaliEngineEncoder(TorchEncoder):
     """True where fused vectors are of length 1 unasked."""
 
     def __init__(self, spec: ModelSpec, family: Family) -> None:
-        options = {*TorchEncoder.supported_options, *family.settings.get("options", ())}
+        options = {*HeadedEncoder.supported_options, *family.settings.get("options", ())}
         options |= {"max_pixels"} if "tile" in family.settings else set()
         options |= {"pooling"} if "poolings" in family.settings else set()
         options |= {"fusion"} if family.kind == "dense" else set()

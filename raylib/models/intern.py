@@ -27,7 +27,7 @@ from raylib.models.loading import rgb, text_and_image
 from raylib.models.pooling import normalise
 from raylib.models.protocol import ModelSpec, TokenGrid
 from raylib.models.token_grid import page_of_tiles, words_of_tokens
-from raylib.models.torch_encoder import TorchEncoder
+from raylib.models.torch_encoder import HeadedEncoder
 from raylib.models.weights import snapshot, weights_digest
 from raylib.types import Batch, EncodeContext, Tensors
 
@@ -41,7 +41,7 @@ _TILE = 448
 """Side in pixels of a tile, where config.json does not tell it."""
 
 
-class InternEncoder(TorchEncoder):
+class InternEncoder(HeadedEncoder):
     """One unit vector per token of a text and per visual token of a page (256 for a tile of 448 × 448 pixels).
 
     A page is scaled to the rows and columns of tiles that suit its shape best; more than one are followed by the whole
@@ -50,7 +50,7 @@ class InternEncoder(TorchEncoder):
     `--max-pixels` is the most pixels that a page is scaled to: as many tiles, besides the whole page in one.
     """
 
-    supported_options: ClassVar[frozenset[str]] = TorchEncoder.supported_options | {"max_pixels"}
+    supported_options: ClassVar[frozenset[str]] = HeadedEncoder.supported_options | {"max_pixels"}
     similarity = "maxsim"
 
     def __init__(self, spec: ModelSpec, family: Family) -> None:

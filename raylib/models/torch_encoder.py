@@ -113,19 +113,6 @@ class TorchEncoder(Encoder):
         """The projections on top of the backbone, by name; {} for a family that has none to train by themselves."""
         return {}
 
-    def features(self, tensors: Tensors) -> dict[str, TokenVectors]:
-        """What the heads see, by part of the contents, "text" and "image": [tokens, hidden]. Of families with heads."""
-        raise NotImplementedError(f"family {self.family.name} has no heads")
-
-    def projected(self, features: Mapping[str, TokenVectors]) -> TokenVectors:
-        """What `vectors` gives where `features` gave that. Of families with heads."""
-        raise NotImplementedError(f"family {self.family.name} has no heads")
-
-    @property
-    def backbone_identity(self) -> Mapping[str, Any]:
-        """All that decides `features`."""
-        return self.identity
-
     @property
     def adapter_host(self) -> torch.nn.Module:
         """What a peft adapter of this family goes on."""
@@ -192,3 +179,25 @@ class TorchEncoder(Encoder):
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("model", "processor", "device")}
+
+
+class HeadedEncoder(TorchEncoder):
+    """One whose backbone may have projections on top that can be trained by themselves: `heads` is {} for a checkpoint
+    without any, and what is below is then not asked."""
+
+    @abstractmethod
+    def heads(self) -> dict[str, torch.nn.Parameter]:
+        """The projections, by name."""
+
+    @abstractmethod
+    def features(self, tensors: Tensors) -> dict[str, TokenVectors]:
+        """What the heads see, by part of the contents, "text" and "image": [tokens, hidden]."""
+
+    @abstractmethod
+    def projected(self, features: Mapping[str, TokenVectors]) -> TokenVectors:
+        """What `vectors` gives where `features` gave that."""
+
+    @property
+    def backbone_identity(self) -> Mapping[str, Any]:
+        """All that decides `features`."""
+        return self.identity

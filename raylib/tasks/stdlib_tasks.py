@@ -5,6 +5,7 @@ This module imports mteb at its top, because its classes derive from mteb's: imp
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from mteb.abstasks.retrieval import AbsTaskRetrieval
@@ -61,9 +62,9 @@ class BuiltInTask(AbsTaskRetrieval):
 
     corpus_columns: tuple[str, ...]
 
+    @abstractmethod
     def folder(self, split: str) -> str:
         """Where the data of one split lies, in the hub's layout; made unless it is there."""
-        raise NotImplementedError
 
     def load_data(self, num_proc: int | None = None, **kwargs: Any) -> None:
         """Build the data if they are not on disk, and read them. `num_proc` is not needed for so few rows."""

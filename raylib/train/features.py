@@ -21,7 +21,7 @@ from raylib.examples.examples import Examples
 from raylib.models.loading import to_numpy
 from raylib.models.protocol import Encoder
 from raylib.models.token_vectors import TokenVectors
-from raylib.models.torch_encoder import TorchEncoder
+from raylib.models.torch_encoder import HeadedEncoder, TorchEncoder
 from raylib.store.embeddings import Shelf
 from raylib.train.feed import ROLES, Piece, cut_by_kind
 from raylib.train.team import Team
@@ -36,7 +36,7 @@ class BackboneEncoder(Encoder):
 
     similarity = "maxsim"
 
-    def __init__(self, encoder: TorchEncoder, part: str) -> None:
+    def __init__(self, encoder: HeadedEncoder, part: str) -> None:
         self.spec, self.family, self.encoder, self.part = encoder.spec, encoder.family, encoder, part
         self.modalities = frozenset({part})
         self.native_resolution = encoder.native_resolution
@@ -68,7 +68,7 @@ class FeatureFeed:
     """A `Feed` of features. store: the folder of the embedding store. micro: most contents of a piece; None for all of
     a kind together. `fill` comes first."""
 
-    encoder: TorchEncoder
+    encoder: HeadedEncoder
     examples: Examples
     store: str
     micro: int | None = None
@@ -163,6 +163,7 @@ def are_features(tensors: Tensors) -> bool:
 
 def vectors_of_features(encoder: TorchEncoder, tensors: Tensors) -> TokenVectors:
     """The heads' vectors of what `FeatureFeed` gives."""
+    assert isinstance(encoder, HeadedEncoder), "no feed of features without heads"
     return encoder.projected(
         {
             part: TokenVectors(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from raylib.errors import UnsupportedOptionError, UserError
 from raylib.models.protocol import Encoder
 from raylib.models.registry import resolve
-from raylib.models.torch_encoder import TorchEncoder
+from raylib.models.torch_encoder import HeadedEncoder, TorchEncoder
 from raylib.train.assignment import Assignment
 from raylib.train.config import TrainConfig
 from raylib.train.features import FeatureFeed
@@ -86,6 +86,7 @@ def feed_of(assignment: Assignment, learner: Learner, team: Team, say: Tell) -> 
         say(f"micro-batches of {micro} contents")
     contents.micro = micro
     if config.heads_only and config.feature_cache:
+        assert isinstance(learner.encoder, HeadedEncoder), "the learner has refused others"
         features = FeatureFeed(learner.encoder, assignment.examples, config.store_folder, micro)
         features.fill(team, say)
         return features, micro is not None
