@@ -86,11 +86,11 @@ class ContentFeed:
     @cached_property
     def _fields(self) -> dict[Role, list[tuple[str, ...]]]:
         """What is read of contents, by kind."""
-        sources = {role: self.examples.side(role).source for role in ROLES}
-        return {
-            role: [readable_fields(self.encoder, source, kind) for kind in source.kinds()]
-            for role, source in sources.items()
-        }
+        found: dict[Role, list[tuple[str, ...]]] = {}
+        for role in ROLES:
+            source = self.examples.side(role).source
+            found[role] = [readable_fields(self.encoder, source, kind) for kind in source.kinds()]
+        return found
 
     @cached_property
     def _characters(self) -> dict[Role, np.ndarray]:

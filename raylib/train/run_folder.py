@@ -15,8 +15,6 @@ import dataclasses
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -89,28 +87,22 @@ class RunFolder:
         for name in _PARTS:
             storage.remove_folder(self.part(name))
 
-    def write_model(self, write: Callable[[Path], None]) -> None:
-        """The last weights, whole or not at all where the folder is local."""
+    def write_model(self, model: Path) -> None:
+        """The last weights, of the local folder of their checkpoint; whole or not at all where this one is local."""
         if storage.is_remote(self.path):
-            with tempfile.TemporaryDirectory() as folder:
-                write(Path(folder))
-                names = sorted(path.name for path in Path(folder).iterdir() if path.is_file())
-                storage.upload_folder(folder, self.model, last=names[-1])
+            names = sorted(path.name for path in model.iterdir() if path.is_file())
+            storage.upload_folder(model, self.model, last=names[-1])
             return
         aside = Path(self.part(".model"))
         shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        write(aside)
+        shutil.copytree(model, aside)
         storage.remove_folder(self.model)
         os.rename(aside, self.model)
 
-    def write_legacy(self, step: int, write: Callable[[Path], None]) -> None:
-        """colintern_heads_stepN.pt in the run's folder, of what `write` puts into a folder as the newest heads."""
-        with tempfile.TemporaryDirectory() as folder:
-            write(Path(folder))
-            content = Path(folder, "colintern_heads_latest.pt").read_bytes()
+    def write_legacy(self, step: int, model: Path) -> None:
+        """colintern_heads_stepN.pt in the run's folder, of the heads in a model's folder."""
         with storage.atomic_write(self.part(f"colintern_heads_step{step}.pt")) as stream:
-            stream.write(content)
+            stream.write((model / "colintern_heads_latest.pt").read_bytes())
 
     def require(self, run: str) -> None:
         """On a worker: raises StoreError where it does not see the run's folder."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raylib import storage
 from raylib.evaluate.quiet import quiet_libraries
 from raylib.train.assignment import Assignment, Trained
+from raylib.train.checkpoint_files import MODEL
 from raylib.train.checkpoints import Checkpoints
 from raylib.train.judge import MEAN
 from raylib.train.learner import Learner
@@ -46,21 +49,14 @@ def work(assignment: Assignment, team: Team, say: Tell, warn: Tell) -> Trained:
     resumed = loop.done
     if writer is None:
         loop.run()
-        _whole_weights(learner)
         return Trained(loop.done, resumed, 0.0, folder.model)
     writer.begin(resumed)
     try:
         loop.run()
     finally:
         writer.close()
-    weights = _whole_weights(learner)
-    folder.write_model(lambda place: learner.save(str(place), loop.done, weights))
+    folder.write_model(checkpoints.model_folder(checkpoints.all()[-1]))
     return writer.ended(loop.done, resumed, time.perf_counter() - start)
-
-
-def _whole_weights(learner: Learner) -> dict[str, torch.Tensor] | None:
-    """Where they are spread: of all processes, for the first one, which writes the model."""
-    return None if learner.shards is None else learner.state()
 
 
 class _Writer:
@@ -91,11 +87,13 @@ class _Writer:
         self.say(line(step, self.total, values))
 
     def save(self, step: int, state: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-        weights = state["weights"]
-        self.checkpoints.save(step, lambda place: self.learner.save(str(place), step, weights), state, facts)
-        if self.assignment.config.save_legacy:
-            self.folder.write_legacy(step, lambda place: self.learner.save(str(place), step, weights))
+        self.checkpoints.save(step, lambda place: self._write_model(place, step, state["weights"]), state, facts)
         self.records.flush()
+
+    def _write_model(self, place: Path, step: int, weights: Mapping[str, torch.Tensor]) -> None:
+        self.learner.save(str(place), step, weights)
+        if self.assignment.config.save_legacy:
+            self.folder.write_legacy(step, place)
 
     def scored(self, step: int, values: Mapping[str, float]) -> None:
         self.scores = dict(values)
@@ -103,18 +101,15 @@ class _Writer:
         self.records.flush()
         if step:  # weights that have not learned anything are no checkpoint
             self.checkpoints.score(step, values[MEAN])
-        told = "  ".join(f"{name.removeprefix('eval/')} {value:.4f}" for name, value in values.items() if name != MEAN)
-        self.say(f"step {step}/{self.total}  {told}")
+        self.say(line(step, self.total, {name: value for name, value in values.items() if name != MEAN}))
 
     def close(self) -> None:
         self.records.close()
 
     def ended(self, steps: int, resumed: int, seconds: float) -> Trained:
         best = self.checkpoints.best()
-        kept = {checkpoint.step: checkpoint.name for checkpoint in self.checkpoints.all()}
-        folder = None
-        if best is not None and best[0] in kept:
-            folder = f"{self.folder.checkpoints}/{kept[best[0]]}/model"
+        models = {checkpoint.step: storage.join(checkpoint.folder, MODEL) for checkpoint in self.checkpoints.all()}
+        folder = None if best is None else models.get(best[0])
         return Trained(steps, resumed, seconds, self.folder.model, self.scores, best, folder)
 
 
