@@ -308,5 +308,5 @@ class TrainConfig(DataOptions, Placement, ModelOptions):
         return self.store or f"{self.output_folder}/store"
 
     def as_dict(self) -> dict[str, Any]:
-        """What was set, for the run's settings."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if v is not None and v is not False and v != []}
+        """What a run's folder keeps, and `--resume` takes again: a flag that was switched off as well."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}

@@ -150,6 +150,14 @@ def test_resume_takes_the_settings_of_the_run(folder, settings, undisturbed):
     assert raylib.train(resume=str(folder / "undisturbed"), local=True, quiet=True).complete
 
 
+def test_resume_keeps_what_was_switched_off(settings, tmp_path):
+    run = tmp_path / "run"
+    raylib.train(**settings, score_per_token=False, mask_duplicates=False, output_folder=str(run))
+    (run / "finished.json").unlink()
+    outcome = raylib.train(resume=str(run), local=True, quiet=True)
+    assert outcome.trained.resumed == outcome.trained.steps == 10
+
+
 def test_evaluation_as_it_trains(folder, settings, monkeypatch):
     monkeypatch.setattr("raylib.tasks.selection.select_tasks", lambda *_: [grown_task("MockRetrievalTask")])
     run = folder / "evaluated"
