@@ -17,6 +17,7 @@ from raylib.examples.examples import Examples
 from raylib.models.token_vectors import TokenVectors
 from raylib.train.false_negatives import Layout
 from raylib.train.feed import Feed, Piece, levelled
+from raylib.train.host_memory import trim
 from raylib.train.learner import Learner
 from raylib.train.objective import Criterion
 from raylib.train.schedule import Schedule, Window
@@ -158,7 +159,10 @@ class BatchStep:
             own.values.backward(gradient)
             return
         about = TokenVectors(gradient, own.counts)
+        on_host = torch.device(self.learner.encoder.device).type == "cpu"
         for piece, seed in zip(pieces, seeds, strict=True):
+            if on_host:
+                trim()
             with torch.enable_grad():
                 again = self.learner.piece_vectors(piece.tensors, seed)
             again.values.backward(about.take(piece.positions).values)
