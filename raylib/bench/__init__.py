@@ -1,0 +1,1 @@
+"""One embedding model on several runtimes: proved equal first, then timed."""
