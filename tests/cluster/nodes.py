@@ -1,0 +1,76 @@
+"""Several Ray nodes on this machine, for jobs in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+
+_QUICK_HEALTH_CHECKS = {
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_failure_threshold": "3",
+}
+"""A node that is gone is missed within seconds."""
+
+
+class Nodes:
+    """A head without CPUs, and workers beside it."""
+
+    def __init__(self, cluster: Any) -> None:
+        self._cluster = cluster
+        self.workers: list[Any] = []
+
+    @property
+    def address(self) -> str:
+        return self._cluster.address
+
+    def add(self, cpus: int) -> None:
+        self.workers.append(self._cluster.add_node(num_cpus=cpus, object_store_memory=2**28))
+
+    def running(self, name: str) -> list[int]:
+        """The numbers of the worker nodes that have a process of this name."""
+        found = []
+        for number, node in enumerate(self.workers):
+            raylet = psutil.Process(self._raylet(node).pid)
+            if any(name in " ".join(child.cmdline()) for child in raylet.children(recursive=True)):
+                found.append(number)
+        return found
+
+    def kill(self, number: int) -> None:
+        """SIGKILL to a node's raylet: its workers end with it."""
+        self._raylet(self.workers[number]).kill()
+
+    @staticmethod
+    def _raylet(node: Any) -> Any:
+        return node.all_processes["raylet"][0].process
+
+
+@contextmanager
+def ray_nodes(*cpus: int) -> Iterator[Nodes]:
+    """One worker node for each number, with as many CPUs. Jobs join through `address`. Nothing outlives the block."""
+    from ray.cluster_utils import Cluster
+
+    folder = tempfile.mkdtemp(prefix="rt", dir="/tmp")
+    before = {name: os.environ.get(name) for name in _QUICK_HEALTH_CHECKS}
+    os.environ.update(_QUICK_HEALTH_CHECKS)
+    head = {"num_cpus": 0, "object_store_memory": 2**28, "include_dashboard": False, "temp_dir": folder}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        nodes = Nodes(cluster)
+        for count in cpus:
+            nodes.add(count)
+        yield nodes
+    finally:
+        cluster.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value
