@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ _QUICK_HEALTH_CHECKS = {
 
 
 class Nodes:
-    """A head without CPUs, and workers beside it."""
+    """A head, and workers beside it."""
 
     def __init__(self, cluster: Any) -> None:
         self._cluster = cluster
@@ -29,6 +30,10 @@ class Nodes:
     @property
     def address(self) -> str:
         return self._cluster.address
+
+    @property
+    def job_server(self) -> str:
+        return f"http://{self._cluster.head_node.address_info['webui_url']}"
 
     def add(self, cpus: int) -> None:
         self.workers.append(self._cluster.add_node(num_cpus=cpus, object_store_memory=2**28))
@@ -51,15 +56,24 @@ class Nodes:
         return node.all_processes["raylet"][0].process
 
 
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
 @contextmanager
-def ray_nodes(*cpus: int) -> Iterator[Nodes]:
-    """One worker node for each number, with as many CPUs. Jobs join through `address`. Nothing outlives the block."""
+def ray_nodes(*cpus: int, head_cpus: int = 0, job_server: bool = False) -> Iterator[Nodes]:
+    """A head, and one worker node for each number, with as many CPUs. Jobs join through `address`, or are submitted to
+    `job_server`, of a head alone: nodes on one machine would share the folder into which working directories are
+    unpacked, and clean up behind each other. Nothing outlives the block."""
     from ray.cluster_utils import Cluster
 
     folder = tempfile.mkdtemp(prefix="rt", dir="/tmp")
     before = {name: os.environ.get(name) for name in _QUICK_HEALTH_CHECKS}
     os.environ.update(_QUICK_HEALTH_CHECKS)
-    head = {"num_cpus": 0, "object_store_memory": 2**28, "include_dashboard": False, "temp_dir": folder}
+    head = {"num_cpus": head_cpus, "object_store_memory": 2**28, "include_dashboard": job_server, "temp_dir": folder}
+    head |= {"dashboard_port": _free_port()} if job_server else {}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         nodes = Nodes(cluster)
