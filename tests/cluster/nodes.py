@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
+
+from tests.cluster.test_driver_killed import ROOT, wait_until
 
 _QUICK_HEALTH_CHECKS = {
     "RAY_health_check_initial_delay_ms": "1000",
@@ -39,11 +45,11 @@ class Nodes:
         self.workers.append(self._cluster.add_node(num_cpus=cpus, object_store_memory=2**28))
 
     def running(self, name: str) -> list[int]:
-        """The numbers of the worker nodes that have a process of this name."""
+        """The numbers of the worker nodes that have a process of this name, a regular expression."""
         found = []
         for number, node in enumerate(self.workers):
             raylet = psutil.Process(self._raylet(node).pid)
-            if any(name in " ".join(child.cmdline()) for child in raylet.children(recursive=True)):
+            if any(re.search(name, " ".join(child.cmdline())) for child in raylet.children(recursive=True)):
                 found.append(number)
         return found
 
@@ -60,6 +66,25 @@ def _free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]
+
+
+def lose_a_node(
+    nodes: Nodes, arguments: Sequence[str], log: Path, when: Callable[[], bool], process: str
+) -> tuple[int, str]:
+    """Run `raylib` with these arguments; `when` it is far enough, kill a node that runs such a process. Its exit status
+    and what it said."""
+    environment = {**os.environ, "RAY_ADDRESS": nodes.address, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "raylib.cli", *arguments]
+    with open(log, "w") as stream:
+        job = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT)
+    try:
+        wait_until(lambda: job.poll() is not None or when(), 240, "its first results")
+        assert job.poll() is None, log.read_text()
+        nodes.kill(nodes.running(process)[-1])
+        job.wait(timeout=280)
+    finally:
+        job.kill()
+    return job.returncode, log.read_text()
 
 
 @contextmanager

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,8 +11,7 @@ from safetensors.torch import load_file
 import raylib
 from raylib.models.untrained import build_clip
 from raylib.train.records import read_metrics
-from tests.cluster.nodes import ray_nodes
-from tests.cluster.test_driver_killed import ROOT, wait_until
+from tests.cluster.nodes import lose_a_node, ray_nodes
 from tests.train.made_runs import most_different, write_pairs
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -33,20 +29,10 @@ def test_a_lost_node_costs_the_steps_since_the_last_checkpoint(tmp_path: Path):
                  quiet=True, output_folder=str(tmp_path / "alone"))  # fmt: skip
     run, log = tmp_path / "lost", tmp_path / "log"
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
-    command = [sys.executable, "-m", "raylib.cli", "train", *flags, "--workers=2", f"--output-folder={run}"]
     with ray_nodes(1, 1, 1) as nodes:
-        environment = {**os.environ, "RAY_ADDRESS": nodes.address, "PYTHONPATH": str(ROOT)}
-        with open(log, "w") as stream:
-            job = subprocess.Popen(command, env=environment, stdout=stream, stderr=subprocess.STDOUT)
-        try:
-            wait_until(lambda: job.poll() is not None or _steps(run) > SAVE_EVERY + 1, 180, "steps")
-            assert job.poll() is None, log.read_text()
-            nodes.kill(nodes.running("RayTrainWorker")[-1])
-            job.wait(timeout=240)
-        finally:
-            job.kill()
-    said = log.read_text()
-    assert job.returncode == 0, said
+        arguments = ["train", *flags, "--workers=2", f"--output-folder={run}"]
+        status, said = lose_a_node(nodes, arguments, log, lambda: _steps(run) > SAVE_EVERY + 1, "RayTrainWorker")
+    assert status == 0, said
     resumed = re.search(rf"going on from step (\d+) of {STEPS}", said)
     assert resumed is not None and int(resumed[1]) >= SAVE_EVERY, said
     weights = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("alone", "lost")]
