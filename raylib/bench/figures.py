@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from raylib.bench.findings import Section, sections
-from raylib.bench.table import PRECISIONS, RUNTIMES, Row, rank, runtime_title
+from raylib.bench.table import PRECISIONS, RUNTIMES, Row, counted, rank, runtime_title
 from raylib.figures import INK, LINE, SOFT, draw_head, new_figure, plain, turns
 
 if TYPE_CHECKING:
@@ -149,9 +149,7 @@ def _log_axes(ax: Axes, below: str, beside: str) -> None:
 def _head(ax: Axes, section: Section, tokens: int | None) -> None:
     model = section.model if len(section.model) < 40 else "…" + section.model[-38:]
     about = "images" if tokens is None else f"texts of {tokens} tokens"
-    rest = (
-        f"{section.threads} thread{'s' if section.threads != 1 else ''}{f' · {section.node}' if section.node else ''}"
-    )
+    rest = counted(section.threads, "thread") + (f" · {section.node}" if section.node else "")
     draw_head(ax, model, f"{about} · {plain(rest, 60)}")
 
 
