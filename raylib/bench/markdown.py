@@ -36,7 +36,7 @@ def render_markdown(rows: Sequence[Row], figures: Iterable[str] = ()) -> str:
         return "# Bench\n\nThere are no results yet.\n"
     rounds = max(len(row.result.rounds) for row in rows)
     lines += [
-        f"Medians over {'up to ' if len({len(r.result.rounds) for r in rows}) > 1 else ''}{rounds} rounds, in brackets "
+        f"Medians over {'up to ' if len({len(r.result.rounds) for r in rows}) > 1 else ''}{counted(rounds, 'round')}, in brackets "
         "the lowest and the highest. **Bold**: best of its column. "
         f"“× torch fp32”: against {' '.join(BASELINE)} in the same cell; “CPU × less”: how many times less CPU time.",
         "",
