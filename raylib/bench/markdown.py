@@ -34,10 +34,10 @@ def render_markdown(rows: Sequence[Row], figures: Iterable[str] = ()) -> str:
     lines = ["# Bench", ""]
     if not rows:
         return "# Bench\n\nThere are no results yet.\n"
-    rounds = max(len(row.result.rounds) for row in rows)
+    rounds = {len(row.result.rounds) for row in rows if row.measured}
+    counts = f"{'up to ' if len(rounds) > 1 else ''}{counted(max(rounds, default=0), 'round')}"
     lines += [
-        f"Medians over {'up to ' if len({len(r.result.rounds) for r in rows}) > 1 else ''}{counted(rounds, 'round')}, in brackets "
-        "the lowest and the highest. **Bold**: best of its column. "
+        f"Medians over {counts}, in brackets the lowest and the highest. **Bold**: best of its column. "
         f"“× torch fp32”: against {' '.join(BASELINE)} in the same cell; “CPU × less”: how many times less CPU time.",
         "",
     ]
