@@ -25,7 +25,7 @@ from raylib import storage
 from raylib.errors import ModelError
 from raylib.models.pooling import normalise
 from raylib.models.torch_encoder import DenseEncoder
-from raylib.types import EncodeContext, Tensors
+from raylib.types import Batch, EncodeContext, Tensors
 
 if TYPE_CHECKING:
     import torch
@@ -224,21 +224,14 @@ def _samples(function: Function) -> tuple[Tensors, Tensors]:
     from PIL import Image
 
     encoder = function.encoder
-    prompt = int(dict(function.constants).get("prompt_length", 0))
-    words = 16 + prompt  # what pooling leaves out must not be all there is
-    columns = {
-        "text": ["word " * (words // 2), "a b " * (words // 4)],
-        "image": [Image.linear_gradient("L").convert("RGB"), Image.radial_gradient("L").convert("RGB")],
-    }
-    more = {"text": [*columns["text"], "two more " * words], "image": [*columns["image"], columns["image"][0]]}
-    choices = [{"text"}, {"image"}, {"text", "image"}]
-    for names in choices:
-        if not names <= encoder.modalities:
+    prompt = int(dict(function.constants).get("prompt_length", 0))  # what pooling leaves out must not be all there is
+    gradients = [Image.linear_gradient("L").convert("RGB"), Image.radial_gradient("L").convert("RGB")]
+    few: Batch = {"text": ["word " * (prompt + 2), "a word " * (prompt + 2)], "image": gradients}
+    more: Batch = {"text": [*few["text"], "two more " * (prompt + 16)], "image": [*gradients, gradients[0]]}
+    for names in (("text",), ("image",), ("text", "image")):
+        if not encoder.modalities.issuperset(names):
             continue
-        made = [
-            encoder.preprocess({name: batch[name] for name in sorted(names)}, EncodeContext(None))
-            for batch in (columns, more)
-        ]
+        made = [encoder.preprocess({name: batch[name] for name in names}, EncodeContext(None)) for batch in (few, more)]
         if all(Function.of(encoder, tensors).inputs == function.inputs for tensors in made):
             short, long = ({name: tensors[name] for name in function.inputs} for tensors in made)
             return short, long

@@ -135,7 +135,7 @@ class ExportedEncoder(Encoder):
         """The processor, and of a model that reads one kind of contents its graph; of others which graphs are asked
         for is not known before the first batch."""
         _ = self.inner.processor
-        if len(self.modalities) == 1:
+        if self.modalities == {"text"}:
             self.session(self.preprocess({"text": ["a"]}, self.context(None, None)))
 
     def session(self, tensors: Tensors) -> Session:
@@ -150,16 +150,15 @@ class ExportedEncoder(Encoder):
         """The file that runs a batch of these inputs, alone with its weights in a folder; exported unless it is there.
         Raises ModelError for a model that does not become a graph."""
         function = Function.of(self.inner, tensors)
-        source = Path(self.folder, function.key("fp32"))
-        if self.precision == "int8":
-            folder = Path(self.folder, function.key(f"int8 {self.runtime.name}"))
-            target = folder / self.runtime.int8_file
-            if not target.exists():
-                source = self._fp32(function)
-                with model_failure(self.spec, "its graph cannot be brought to int8"):
-                    written_once(folder, lambda aside: self.runtime.convert(source, aside / target.name))
-            return target
-        return self._fp32(function)
+        if self.precision != "int8":
+            return self._fp32(function)
+        folder = Path(self.folder, function.key(f"int8 {self.runtime.name}"))
+        target = folder / self.runtime.int8_file
+        if not folder.is_dir():
+            source = self._fp32(function)
+            with model_failure(self.spec, "its graph cannot be brought to int8"):
+                written_once(folder, lambda aside: self.runtime.convert(source, aside / target.name))
+        return target
 
     def _fp32(self, function: Function) -> Path:
         found = graph(function, self.folder, lambda path, sample: self._open(path, "fp32").run(sample))

@@ -161,8 +161,10 @@ class OpenVino(GraphRuntime):
 
     def convert(self, source: Path, target: Path) -> None:
         """Weights in 8 bits, with a scale and a zero for each output channel (nncf's compress_weights)."""
-        import nncf
         import openvino
+
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # nncf imports it, to no use here
+        import nncf
 
         nncf.set_log_level(logging.ERROR)
         with redirect_stdout(io.StringIO()):  # progress bars, for which nncf has no switch

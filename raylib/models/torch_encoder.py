@@ -195,7 +195,7 @@ class DenseEncoder(TorchEncoder):
         return {}
 
     def constants(self, scalars: Mapping[str, str | int]) -> dict[str, str | int]:
-        """Those of the scalars on which a vector depends: for each of their values there is a graph. Needs no weights."""
+        """Those of the scalars on which a vector depends: a graph is of one value of each. Needs no weights."""
         return dict(scalars)
 
     def vectors(self, tensors: Tensors) -> TokenVectors:
