@@ -26,7 +26,7 @@ def read_prices(path: str | None = None) -> dict[str, float]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"the price table {path} cannot be read: {error}. Check --price-table.") from error
     except yaml.YAMLError as error:
-        raise UserError(f"the price table {path} is no YAML: {error}. {_MEANT}") from error
+        raise UserError(f"the price table {path} is no YAML: {' '.join(str(error).split())}. {_MEANT}") from error
     if not isinstance(found, dict) or not found:
         raise UserError(f"the price table {path} holds {'nothing' if not found else type(found).__name__}. {_MEANT}")
     return {_name(name, path): _price(name, price, path) for name, price in found.items()}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from raylib.bench.findings import Section, sections
-from raylib.bench.table import PRECISIONS, RUNTIMES, Row, rank, runtime_title
+from raylib.bench.table import PRECISIONS, RUNTIMES, Row, counted, rank, runtime_title
 from raylib.figures import INK, LINE, SOFT, draw_head, new_figure, plain, turns
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def load_figure(rows: Sequence[Row]) -> Figure | None:
 def _panels(rows: Sequence[Row], wanted: Callable[[Row], bool]) -> list[tuple[Section, int | None, list[Row]]]:
     found = []
     for section in sections(rows):
-        mine = [row for row in section.rows if row.measured and row.median("p50_ms") is not None and wanted(row)]
+        mine = [row for row in section.rows if row.median("p50_ms") and row.median("contents_per_s") and wanted(row)]
         lengths = dict.fromkeys(row.result.cell.tokens for row in mine)
         found += [(section, n, [row for row in mine if row.result.cell.tokens == n]) for n in lengths]
     return found
@@ -137,7 +137,9 @@ def _log_axes(ax: Axes, below: str, beside: str) -> None:
     for axis, scale in ((ax.xaxis, ax.set_xscale), (ax.yaxis, ax.set_yscale)):
         scale("log")
         low, high = axis.get_view_interval()
-        axis.set_major_locator(LogLocator(subs=(1.0,) if high / low > 300 else (1.0, 2.0, 5.0)))
+        width = high / low
+        subs = (1.0,) if width > 300 else (1.0, 2.0, 5.0) if width > 12 else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+        axis.set_major_locator(LogLocator(subs=subs))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
         axis.set_minor_formatter(NullFormatter())
     ax.margins(0.08)
@@ -149,9 +151,7 @@ def _log_axes(ax: Axes, below: str, beside: str) -> None:
 def _head(ax: Axes, section: Section, tokens: int | None) -> None:
     model = section.model if len(section.model) < 40 else "…" + section.model[-38:]
     about = "images" if tokens is None else f"texts of {tokens} tokens"
-    rest = (
-        f"{section.threads} thread{'s' if section.threads != 1 else ''}{f' · {section.node}' if section.node else ''}"
-    )
+    rest = counted(section.threads, "thread") + (f" · {section.node}" if section.node else "")
     draw_head(ax, model, f"{about} · {plain(rest, 60)}")
 
 

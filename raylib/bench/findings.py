@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raylib.bench.table import BASELINE, Row, number, rank, runtime_title, workload_title
+from raylib.bench.table import BASELINE, Row, counted, number, order, rank, runtime_title, workload_title
 
 _TITLES = {"hole": "Cannot run", "refused": "Refused", "failed": "Failed", "measured": "Not measured yet"}
 GAPS = tuple(_TITLES)
@@ -26,8 +26,8 @@ class Section:
     @property
     def title(self) -> str:
         """BAAI/bge-m3 · text · 1 thread · c7i.xlarge"""
-        threads = f"{self.threads} thread{'s' if self.threads != 1 else ''}"
-        return " · ".join([self.model, self.tower, threads, *([self.node] if self.node else [])])
+        words = [self.model, self.tower, counted(self.threads, "thread"), self.node]
+        return " · ".join(word for word in words if word)
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ def sections(rows: Sequence[Row]) -> list[Section]:
             mine = [row for row in mine if row.measured]
         elif node:
             mine = mine + [row for row in nowhere if not row.measured]
+            mine.sort(key=lambda row: order(row.result, by_node=False))
         if mine:
             found.append(Section(model, tower, node, threads, mine))
     return found
@@ -116,7 +117,7 @@ def _cost(row: Row) -> str:
     """What the speed costs in quality, and what a million embeddings cost."""
     result, price = row.result, ""
     if row.usd_per_million is not None:
-        price = f"; a million cost {number(row.usd_per_million)} USD on {row.node}"
+        price = f"; a million embeddings cost {number(row.usd_per_million)} USD on {row.node}"
     if (result.cell.runtime, result.cell.precision) == BASELINE:
         return f"Its vectors are what the others are compared with{price}."
     cosine = (
@@ -138,6 +139,11 @@ def cosine_text(value: float) -> str:
     return f"{value:.{kept}f}" if not 0 < value < 1 else text[: 2 + kept]
 
 
+def loss_text(value: float) -> str:
+    """Four digits; what rounds to nothing has no sign."""
+    return f"{round(value, 4) + 0.0:.4f}"
+
+
 def _overlap(best: Row, other: Row) -> bool:
     """Never of a single round, which has no spread."""
     a, b = best.measures["contents_per_s"], other.measures["contents_per_s"]
@@ -157,8 +163,8 @@ def cheapest(rows: Sequence[Row]) -> list[Finding]:
         if len({row.node for row in priced}) > 1:
             best = min(priced, key=lambda row: row.usd_per_million or 0.0)
             where = f"{model} · {'images' if tower == 'image' else f'{tokens} tokens'}"
-            batch, threads = best.result.cell.batch, best.result.cell.threads
-            says = f"{runtime_title(best)} on {best.node}, batch {batch}, {threads} threads: a million embeddings cost "
+            batch, threads = best.result.cell.batch, counted(best.result.cell.threads, "thread")
+            says = f"{runtime_title(best)} on {best.node}, batch {batch}, {threads}: a million embeddings cost "
             found.append(Finding(best, where, f"{says}{number(best.usd_per_million)} USD."))
     return found
 
@@ -171,7 +177,7 @@ def gaps(section: Section) -> list[Gap]:
         name = runtime_title(row)
         total[name] = total.get(name, 0) + 1
         if not row.measured:
-            key = (row.result.status, name, _reason(row))
+            key = (row.result.status, name, reason_text(row))
             found.setdefault(key, []).append(workload_title(row))
     made = [
         Gap(status, name, "" if len(cells) == total[name] else "; ".join(cells), reason)
@@ -180,7 +186,8 @@ def gaps(section: Section) -> list[Gap]:
     return sorted(made, key=lambda gap: rank(gap.status, GAPS))
 
 
-def _reason(row: Row) -> str:
+def reason_text(row: Row) -> str:
+    """Why a cell has no figures, in one line; what was refused has its difference with it."""
     reason, parity = row.result.reason or "", row.result.parity
     if row.result.status == "refused" and parity is not None:
         figures = f"lowest cosine {cosine_text(parity.cosine)}, largest difference {parity.difference:.2g}"

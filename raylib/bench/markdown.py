@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 
 from raylib.bench.findings import (
@@ -11,12 +12,13 @@ from raylib.bench.findings import (
     fastest,
     gap_title,
     gaps,
+    loss_text,
     machines,
     notes,
     sections,
     workloads,
 )
-from raylib.bench.table import BASELINE, Row, number, runtime_title
+from raylib.bench.table import BASELINE, Row, counted, number, runtime_title
 from raylib.evaluate.report import escape_markdown
 
 MISSING = "–"
@@ -32,10 +34,10 @@ def render_markdown(rows: Sequence[Row], figures: Iterable[str] = ()) -> str:
     lines = ["# Bench", ""]
     if not rows:
         return "# Bench\n\nThere are no results yet.\n"
-    rounds = max(len(row.result.rounds) for row in rows)
+    rounds = {len(row.result.rounds) for row in rows if row.measured}
+    counts = f"{'up to ' if len(rounds) > 1 else ''}{counted(max(rounds, default=0), 'round')}"
     lines += [
-        f"Medians over {'up to ' if len({len(r.result.rounds) for r in rows}) > 1 else ''}{rounds} rounds, in brackets "
-        "the lowest and the highest. **Bold**: best of its column. "
+        f"Medians over {counts}, in brackets the lowest and the highest. **Bold**: best of its column. "
         f"“× torch fp32”: against {' '.join(BASELINE)} in the same cell; “CPU × less”: how many times less CPU time.",
         "",
     ]
@@ -120,7 +122,7 @@ def _speed(rows: list[Row]) -> list[str]:
                 _spread(row, "cpu_ms_per_call", lowest[2]),
                 number(row.cpu_ratio),
                 MISSING if parity is None else cosine_text(parity.cosine),
-                MISSING if row.ndcg_loss is None else f"{row.ndcg_loss:.4f}",
+                MISSING if row.ndcg_loss is None else loss_text(row.ndcg_loss),
                 _bold(
                     number(row.usd_per_million), row.usd_per_million is not None and row.usd_per_million == lowest[3]
                 ),
@@ -150,9 +152,9 @@ def _cost(rows: list[Row]) -> list[str]:
                 cosine_text(min(p.cosine for p in parities)) if parities else MISSING,
                 f"{max(p.difference for p in parities):.1e}" if parities else MISSING,
                 MISSING if quality is None else f"{quality.result.ndcg_at_5:.4f}",
-                MISSING if quality is None or quality.ndcg_loss is None else f"{quality.ndcg_loss:.4f}",
-                number(_over(mine, "load_s", lambda found: sorted(found)[len(found) // 2])),
-                number(_over(mine, "first_call_s", lambda found: sorted(found)[len(found) // 2])),
+                MISSING if quality is None or quality.ndcg_loss is None else loss_text(quality.ndcg_loss),
+                number(_over(mine, "load_s", statistics.median)),
+                number(_over(mine, "first_call_s", statistics.median)),
                 number(_over(mine, "peak_rss_mb", max)),
                 number(_over(mine, "gpu_mb", max)),
                 number(max(disk) / 1e6) if disk else MISSING,
@@ -172,7 +174,7 @@ def _load(rows: list[Row]) -> list[str]:
     for row in rows:
         cell = row.result.cell
         words = [f"{cell.tokens} tokens" if cell.tokens is not None else "images", f"batch {cell.batch}"]
-        words.append(f"{cell.clients} client{'s' if cell.clients != 1 else ''}" if cell.load is None else "")
+        words.append(counted(cell.clients, "client") if cell.load is None else "")
         words.append("" if cell.load is None else f"Poisson arrivals at {cell.load:g} of what one client had")
         figures = [_spread(row, name, None) for name in ("contents_per_s", "p50_ms", "p95_ms", "p99_ms")]
         told = ", ".join(word for word in words if word)

@@ -1,14 +1,26 @@
-"""bench.html: one page that needs no network, the figures in it; its rows are sorted, and chosen by batch and length."""
+"""bench.html: one page that needs no network, figures in it, whose rows are sorted, and chosen by batch and length."""
 
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raylib.bench.findings import cheapest, cosine_text, fastest, gap_title, gaps, machines, notes, sections
-from raylib.bench.table import PRECISIONS, RUNTIMES, Row, number, rank, runtime_title
+from raylib.bench.findings import (
+    cheapest,
+    cosine_text,
+    fastest,
+    gap_title,
+    gaps,
+    loss_text,
+    machines,
+    notes,
+    reason_text,
+    sections,
+)
+from raylib.bench.table import PRECISIONS, RUNTIMES, Row, counted, number, rank, runtime_title
 
 MISSING = "–"
 
@@ -46,7 +58,7 @@ _COLUMNS = [
     _measure("CPU", "ms per call", "cpu_ms_per_call"),
     _Column("CPU", "× less than torch fp32", lambda row: row.cpu_ratio, True),
     _Column("Cosine", "lowest", _cosine, None, cosine_text),
-    _Column("nDCG@5", "loss", lambda row: row.ndcg_loss, None, lambda value: f"{value:.4f}"),
+    _Column("nDCG@5", "loss", lambda row: row.ndcg_loss, None, loss_text),
     _measure("Load", "s", "load_s"),
     _measure("First call", "s", "first_call_s"),
     _measure("Memory", "peak, MB", "peak_rss_mb"),
@@ -101,7 +113,7 @@ def _load(row: Row) -> str:
     cell = row.result.cell
     if cell.load is not None:
         return f"arrivals at {cell.load:g}"
-    return f"{cell.clients} client{'s' if cell.clients != 1 else ''}"
+    return counted(cell.clients, "client")
 
 
 _FILTERS = {
@@ -125,8 +137,8 @@ def _filters(rows: Sequence[Row]) -> list[tuple[str, str, list[str]]]:
         known = {"runtime": RUNTIMES, "precision": PRECISIONS}.get(name, ())
 
         def order(value: str, known: Sequence[str] = known) -> tuple[Any, ...]:
-            digits = "".join(c for c in value.split(" ")[0] if c.isdigit())
-            return (*rank(value, known)[:1], value == MISSING, int(digits) if digits else 0, value)
+            number = re.match(r"\d+", value)  # 8 before 32, and 4 clients before calls that arrive by chance
+            return rank(value, known)[0], value == MISSING, number is None, int(number[0]) if number else 0, value
 
         if len(values) > 1:
             found.append((name, title, sorted(values, key=order)))
@@ -137,7 +149,7 @@ def _line(row: Row, columns: Sequence[_Column]) -> dict[str, Any]:
     cell = row.result.cell
     about = ["images" if cell.tokens is None else f"{cell.tokens} tokens", f"batch {cell.batch}"]
     about += [_load(row)] if row.under_load else []
-    about += [f"{cell.threads} thread{'s' if cell.threads != 1 else ''}", *([row.node] if row.node else [])]
+    about += [counted(cell.threads, "thread"), *([row.node] if row.node else [])]
     values = [column.read(row) if row.measured else None for column in columns]
     return {
         "runtime": runtime_title(row),
@@ -146,7 +158,7 @@ def _line(row: Row, columns: Sequence[_Column]) -> dict[str, Any]:
         "about": " · ".join(about),
         "facts": _facts(row),
         "gap": None if row.measured else gap_title(row.result.status),
-        "reason": "" if row.measured else " ".join((row.result.reason or "no round has ended").split()),
+        "reason": "" if row.measured else reason_text(row),
         "cells": [(MISSING if v is None else c.show(v), v) for c, v in zip(columns, values, strict=True)],
         "ranges": [_range(row, column) for column in columns],
     }

@@ -80,9 +80,8 @@ class Row:
 
 
 def build_rows(results: Sequence[Result], prices: Mapping[str, float] | None) -> list[Row]:
-    """In an order that does not depend on that of `results`: by model, tower, node type, threads, tokens, batch, load,
-    runtime, precision. prices: node type → USD per hour; None for a table without prices."""
-    ordered = sorted(results, key=_order)
+    """In `order`, whatever that of `results` is. prices: node type → USD per hour; None for a table without prices."""
+    ordered = sorted(results, key=order)
     measures = [_measures(result) for result in ordered]
     base = {_workload(r): m for r, m in zip(ordered, measures, strict=True) if _is_baseline(r) and m}
     quality: dict[tuple[str, str], float] = {}
@@ -146,11 +145,12 @@ def _workload(result: Result) -> tuple[object, ...]:
     return c.model, c.tower, node, c.threads, c.tokens, c.batch, c.clients, c.load
 
 
-def _order(result: Result) -> tuple[object, ...]:
+def order(result: Result, by_node: bool = True) -> tuple[object, ...]:
+    """To sort results by: model, tower, node type, threads, tokens, batch, load, runtime, precision."""
     c = result.cell
     tokens = (c.tokens is None, c.tokens or 0)
     load = (c.load is not None, c.load or 0.0, c.clients)
-    node = str(result.machine.get("node_type") or "")
+    node = str(result.machine.get("node_type") or "") if by_node else ""
     names = (*rank(c.runtime, RUNTIMES), *rank(c.precision, PRECISIONS))
     last = (result.status, result.reason or "", result.rounds[0].started if result.rounds else "")
     return c.model, *rank(c.tower, _TOWERS), node, c.threads, *tokens, c.batch, *load, *names, *last
@@ -166,11 +166,16 @@ def runtime_title(row: Row) -> str:
     return f"{row.result.cell.runtime} {row.result.cell.precision}"
 
 
+def counted(n: int, name: str) -> str:
+    """1 thread, 2 threads"""
+    return f"{n} {name}{'s' if n != 1 else ''}"
+
+
 def workload_title(row: Row) -> str:
     """128 tokens, batch 8"""
     cell = row.result.cell
     title = f"{'images' if cell.tokens is None else f'{cell.tokens} tokens'}, batch {cell.batch}"
-    title += f", {cell.clients} clients" if cell.clients != 1 else ""
+    title += f", {counted(cell.clients, 'client')}" if cell.clients != 1 else ""
     return title + (f", load {cell.load:g}" if cell.load is not None else "")
 
 

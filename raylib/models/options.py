@@ -79,6 +79,12 @@ class ModelOptions(ModelChoice):
     compile: bool = False
     """Compile the model's layers with torch.compile: slower to start, faster over many batches."""
 
+    runtime: str | None = field(default=None, metadata={"metavar": "NAME"})
+    """What runs the model: torch (the default), onnx or openvino, for dense models that become a graph."""
+
+    precision: str | None = field(default=None, metadata={"metavar": "NAME"})
+    """With --runtime onnx or openvino: fp32 (the default), bf16 (openvino) or int8."""
+
     endpoint: str | None = field(default=None, metadata={"metavar": "URL"})
     """Ask an OpenAI-compatible server (vLLM, TEI, OpenAI) for the vectors, e.g. http://localhost:8000/v1. The key is
     read from RAYLIB_ENDPOINT_KEY, else OPENAI_API_KEY."""

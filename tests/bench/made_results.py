@@ -16,6 +16,7 @@ MACHINE = {
 
 def round_of(p50: float, per_s: float, cpu_ms: float = 10.0, **changed: Any) -> Round:
     """A round of 100 calls: too few for p99."""
+    p50 = float(p50)
     made: dict[str, Any] = {
         "started": "2026-11-26T10:57:03+00:00",
         "load_s": 0.5,
@@ -24,8 +25,8 @@ def round_of(p50: float, per_s: float, cpu_ms: float = 10.0, **changed: Any) -> 
         "calls": 100,
         "seconds": 12.5,
         "latency_ms": {"p50": p50, "p90": p50 * 1.5, "p95": p50 * 2, "p99": None},
-        "cpu_ms_per_call": cpu_ms,
-        "contents_per_s": per_s,
+        "cpu_ms_per_call": float(cpu_ms),
+        "contents_per_s": float(per_s),
         "peak_rss_mb": 450.0,
         "loaded_rss_mb": 300.0,
         "gpu_mb": None,

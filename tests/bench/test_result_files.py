@@ -71,6 +71,7 @@ def test_no_two_models_share_a_file(tmp_path: Path, names: tuple[str, str]):
         (lambda text: text.replace('"version": 1', '"version": 2'), "has version 2 .* reads version 1"),
         (lambda text: text.replace('"batch": 1', '"batch": "many"'), r"damaged \(0.cell.batch: .*integer"),
         (lambda text: text.replace('"status": "hole"', '"status": "whole"'), r"damaged \(0.status: "),
+        (lambda text: text.replace('"batch"', '"size": 3, "batch"'), r"damaged \(0.cell.size: "),
         (lambda text: text.replace('"tower"', '"towel"'), r"damaged \(0.cell.tower: "),
         (lambda text: text.replace('"runtime": "ort-rust"', '"runtime": "onnx"', 1), "BAAI/bge-m3 on onnx and holds"),
     ],

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from raylib.bench.inputs import photos
 from raylib.bench.protocol import Runtime, Target
 from raylib.bench.runtimes.torch_runtime import EncoderRunner, TorchRuntime
 from raylib.errors import UserError
+from raylib.models.exported import ExportedEncoder
 from raylib.models.protocol import ModelSpec
 from raylib.models.registry import resolve
 from raylib.store.manifests import versions
-from raylib.types import Batch, EncodeContext
+from raylib.types import Batch, EncodeContext, Tensors
 
 
 class _ExportedRuntime(Runtime):
     packages: ClassVar[tuple[str, ...]]
 
     def spec(self, target: Target) -> ModelSpec:
-        options: dict[str, Any] = {"runtime": self.name, "precision": target.precision}
-        return replace(target.spec, **options)
+        return replace(target.spec, runtime=self.name, precision=target.precision)
 
     def hole(self, target: Target) -> str | None:
         reason = TorchRuntime().hole(replace(target, precision="fp32"))
@@ -34,17 +34,22 @@ class _ExportedRuntime(Runtime):
         return None
 
     def build(self, target: Target) -> None:
-        """Export the graph of this tower: it is named by what goes into it, which the first content shows."""
-        encoder: Any = resolve(self.spec(target))
-        encoder.encode(_one(target), EncodeContext(None))
+        """Export the graph of this tower, whose inputs the first content shows."""
+        encoder = self._encoder(target)
+        encoder.graph(_tensors(encoder, target))
 
     def load(self, target: Target) -> EncoderRunner:
-        import torch
+        encoder = self._encoder(target)
+        tensors = _tensors(encoder, target)
+        encoder.session(tensors)
+        folder = encoder.graph(tensors).parent
+        return EncoderRunner(encoder, sum(path.stat().st_size for path in folder.iterdir()))
 
-        torch.set_num_threads(target.threads)  # the session takes as many
-        encoder: Any = resolve(self.spec(target))
-        encoder.load()
-        return EncoderRunner(encoder, encoder.disk_bytes)
+    def _encoder(self, target: Target) -> ExportedEncoder:
+        encoder = resolve(self.spec(target))
+        assert isinstance(encoder, ExportedEncoder), "hole has asked for it"
+        encoder.threads = target.threads
+        return encoder
 
     def encoder_spec(self, target: Target) -> ModelSpec | None:
         return self.spec(target)
@@ -63,5 +68,6 @@ class OpenVinoRuntime(_ExportedRuntime):
     packages = ("openvino", "nncf", "onnx", "torch")
 
 
-def _one(target: Target) -> Batch:
-    return {"text": ["one text"]} if target.tower == "text" else {"image": list(photos(1))}
+def _tensors(encoder: ExportedEncoder, target: Target) -> Tensors:
+    one: Batch = {"text": ["one text"]} if target.tower == "text" else {"image": list(photos(1))}
+    return encoder.preprocess(one, EncodeContext(None))
