@@ -1,0 +1,1 @@
+"""What runs a model, one module for each kind behind `raylib.bench.protocol`."""
