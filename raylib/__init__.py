@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "RayModel": "raylib.cluster.model",
+    "bench": "raylib.api",
     "encode": "raylib.api",
     "evaluate": "raylib.api",
     "extract": "raylib.api",
@@ -18,6 +19,7 @@ _WHERE = {
     "mine_negatives": "raylib.api_training",
     "probe": "raylib.api",
     "train": "raylib.api_training",
+    "BenchConfig": "raylib.bench.config",
     "EncodeConfig": "raylib.encode.config",
     "EvaluateConfig": "raylib.evaluate.config",
     "BatchesConfig": "raylib.mine.config",
@@ -33,6 +35,7 @@ _WHERE = {
 
 __all__ = [
     "BatchesConfig",
+    "BenchConfig",
     "Embeddings",
     "EncodeConfig",
     "EvaluateConfig",
@@ -44,6 +47,7 @@ __all__ = [
     "SearchOptions",
     "TrainConfig",
     "__version__",
+    "bench",
     "encode",
     "evaluate",
     "extract",
@@ -55,6 +59,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from raylib.api import bench as bench
     from raylib.api import encode as encode
     from raylib.api import evaluate as evaluate
     from raylib.api import extract as extract
@@ -62,6 +67,7 @@ if TYPE_CHECKING:
     from raylib.api_training import mine_batches as mine_batches
     from raylib.api_training import mine_negatives as mine_negatives
     from raylib.api_training import train as train
+    from raylib.bench.config import BenchConfig as BenchConfig
     from raylib.cluster.model import RayModel as RayModel
     from raylib.encode.config import EncodeConfig as EncodeConfig
     from raylib.evaluate.config import EvaluateConfig as EvaluateConfig

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from raylib.api_settings import as_config, connected, with_settings
+from raylib.bench.config import BenchConfig
 from raylib.encode.config import EncodeConfig
 from raylib.errors import UserError
 from raylib.evaluate.config import EvaluateConfig
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
     from PIL import Image
 
+    from raylib.bench.job import Outcome as BenchOutcome
     from raylib.encode.job import EncodeJob
     from raylib.encode.job import Outcome as EncodeOutcome
     from raylib.evaluate.job import Outcome
@@ -174,6 +176,30 @@ def probe(states: str | ProbeConfig, **settings: Any) -> ProbeOutcome | Applied:
 
             place = RayPlace(config.workers)
         return ProbeJob(config, place, reporter(config.quiet)).run()
+
+
+def bench(model: str | Sequence[str] | BenchConfig, **settings: Any) -> BenchOutcome:
+    """Time models on several runtimes; the settings are those of `raylib bench --help`, with underscores.
+
+        raylib.bench("BAAI/bge-m3", runtimes=["torch", "onnx"], batch_sizes=[1, 8], local=True)
+
+    Gives `.results`, one for each cell, and `.ok`, whether none of them failed or was refused; tables, figures and the
+    report are in `output_folder`. Raises UserError for what cannot be right from the start.
+    """
+    from raylib.bench.job import BenchJob, summarise
+    from raylib.bench.place import ThisMachine
+    from raylib.evaluate.progress import reporter
+    from raylib.evaluate.quiet import quiet_libraries
+
+    config = as_config(BenchConfig, "bench", model, settings)
+    config.check_complete()
+    if config.summary_only:
+        return summarise(config)
+    if not config.local:
+        raise UserError("raylib bench measures the machine that it runs on; add --local")
+    quiet_libraries()
+    place = ThisMachine(next(iter(config.node_types), None))
+    return BenchJob(config, place, reporter(config.quiet)).run()
 
 
 def plan(config: EvaluateConfig) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ _JOBS: dict[str, tuple[str, str]] = {
     "mine negatives": ("raylib.mine.config:NegativesConfig", "raylib.commands:run_mine_negatives"),
     "mine batches": ("raylib.mine.config:BatchesConfig", "raylib.commands:run_mine_batches"),
     "train": ("raylib.train.config:TrainConfig", "raylib.commands:run_train"),
+    "bench": ("raylib.bench.config:BenchConfig", "raylib.commands:run_bench"),
     "plot loss": ("raylib.train.plot_config:PlotLossConfig", "raylib.train.plots:run_plot_loss"),
     "plot metrics": ("raylib.train.plot_config:PlotMetricsConfig", "raylib.train.plots:run_plot_metrics"),
     "score": ("raylib.score.config:ScoreConfig", "raylib.score.commands:run_score"),
@@ -30,6 +31,9 @@ _JOBS: dict[str, tuple[str, str]] = {
     "inspect": ("raylib.extract.show:InspectStatesConfig", "raylib.extract.show:run_inspect_states"),
     "inspect-run": ("raylib.inspect.config:InspectConfig", "raylib.inspect.run:run_inspect"),
     "report": ("raylib.commands:ReportConfig", "raylib.commands:run_report"),
+    "submit": ("raylib.submit_config:SubmitConfig", "raylib.cluster.jobs:run_submit"),
+    "jobs": ("raylib.submit_config:JobsConfig", "raylib.cluster.jobs:run_jobs"),
+    "stop": ("raylib.submit_config:StopConfig", "raylib.cluster.jobs:run_stop"),
     "list": ("raylib.commands:ListConfig", "raylib.commands:run_list"),
 }
 """Command, of one word or two → where its settings are and what runs it, as module:name. A command lives with its job;
@@ -55,15 +59,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"raylib {__version__}")
         return 0
     try:
-        more = {name: job for name, job in _JOBS.items() if name.startswith(f"{arguments[0]} ")}
+        more = _beginning_with(arguments[0])
         if more and arguments[1:2] in ([], ["-h"], ["--help"]):
             print(_overview(more, arguments[0]))
             return 0 if arguments[1:] else 2
-        command = " ".join(arguments[: 2 if more else 1])
-        if command not in _JOBS:
-            raise UnknownNameError("command", command, more or _JOBS, hint="See raylib --help.")
+        command = _command(arguments)
         config_class, run = _JOBS[command]
-        config = parse(_load(config_class), arguments[len(command.split()) :], prog=f"raylib {command}")
+        rest = arguments[len(command.split()) :]
+        if command == "submit":
+            return _submit(rest)
+        config = parse(_load(config_class), rest, prog=f"raylib {command}")
         return _load(run)(config)
     except UserError as error:
         print(f"raylib: {error}", file=sys.stderr)
@@ -77,6 +82,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"raylib: {error}", file=sys.stderr)
         return 1
+
+
+def _beginning_with(word: str) -> dict[str, tuple[str, str]]:
+    """The commands of two words."""
+    return {name: job for name, job in _JOBS.items() if name.startswith(f"{word} ")}
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """The command that `arguments` begin with. Raises UnknownNameError."""
+    more = _beginning_with(arguments[0])
+    command = " ".join(arguments[: 2 if more else 1])
+    if command not in _JOBS:
+        raise UnknownNameError("command", command, more or _JOBS, hint="See raylib --help.")
+    return command
+
+
+_ON_CLUSTERS = ("evaluate", "encode", "extract", "probe", "mine negatives", "mine batches", "train")
+"""What `raylib submit` sends."""
+
+
+def _submit(arguments: list[str]) -> int:
+    """A job's command line with the flags of `raylib submit` among its own, which are checked here already."""
+    import tyro
+
+    config_class, run = (_load(name) for name in _JOBS["submit"])
+    if arguments[:1] in (["-h"], ["--help"]):
+        parse(config_class, ["--help"], prog="raylib submit JOB [flags of the job]")
+    if not arguments or arguments[0].startswith("-"):
+        raise UserError(f"no job was named; begin with one of {', '.join(_ON_CLUSTERS)}")
+    command = _command(arguments)
+    if command not in _ON_CLUSTERS:
+        raise UnknownNameError("job for a cluster", command, _ON_CLUSTERS)
+    given = arguments[len(command.split()) :]
+    if "--help" in given or "-h" in given:
+        parse(_load(_JOBS[command][0]), ["--help"], prog=f"raylib submit {command}")
+    settings, of_job = tyro.cli(
+        _for_command_line(config_class),
+        args=given,
+        prog=f"raylib submit {command}",
+        config=[tyro.conf.FlagCreatePairsOff],
+        return_unknown_args=True,
+    )
+    parse(_load(_JOBS[command][0]), of_job, prog=f"raylib submit {command}")
+    return run(settings, command.split(), of_job)
 
 
 def _load(name: str) -> Any:

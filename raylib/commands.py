@@ -12,6 +12,7 @@ from raylib.errors import UserError
 from raylib.terminal import console
 
 if TYPE_CHECKING:
+    from raylib.bench.config import BenchConfig
     from raylib.encode.config import EncodeConfig
     from raylib.evaluate.config import EvaluateConfig
     from raylib.extract.config import ExtractConfig
@@ -126,6 +127,13 @@ def run_train(config: TrainConfig) -> int:
         f"{row['steps']} steps"
     )
     return 0
+
+
+def run_bench(config: BenchConfig) -> int:
+    from raylib import api
+
+    outcome = api.bench(config)
+    return 0 if outcome.ok or config.skip_on_error else 1
 
 
 def run_mine_negatives(config: NegativesConfig) -> int:

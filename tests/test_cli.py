@@ -106,7 +106,8 @@ def test_the_overview_names_every_job_with_its_purpose(capsys):
 def test_every_command_has_settings_and_something_that_runs_it(command):
     config_class, run = map(cli._load, cli._JOBS[command])
     assert dataclasses.is_dataclass(config_class) and callable(run)
-    assert run.__annotations__ == {"config": config_class.__name__, "return": "int"}
+    of_job = {"command": "Sequence[str]", "arguments": "Sequence[str]"} if command == "submit" else {}
+    assert run.__annotations__ == {"config": config_class.__name__, **of_job, "return": "int"}
 
 
 def test_help_of_evaluate_shows_every_setting(capsys):
@@ -527,3 +528,45 @@ def test_list_refuses_a_benchmark_where_it_has_no_meaning(capsys):
 def test_report_of_a_folder_that_is_not_there_is_one_line(tmp_path, capsys):
     assert main(["report", str(tmp_path / "nowhere")]) == 2
     assert "nowhere" in one_line(capsys)
+
+
+# Jobs for a cluster.
+
+
+def test_submit_checks_the_job_and_passes_its_flags_on(monkeypatch):
+    sent = {}
+
+    def run(config, command, arguments):
+        sent.update(config=config, command=command, arguments=arguments)
+        return 5
+
+    monkeypatch.setattr("raylib.cluster.jobs.run_submit", run)
+    flags = ["mine", "batches", "--address", "http://head:8265", "--data=a.jsonl", "--model", "m", "--follow"]
+    assert main(["submit", *flags, "--seed", "3"]) == 5
+    assert sent["command"] == ["mine", "batches"]
+    assert sent["arguments"] == ["--data=a.jsonl", "--model", "m", "--seed", "3"]
+    assert sent["config"].follow and sent["config"].url == "http://head:8265"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "no job was named"),
+        (["evaluat"], "Did you mean evaluate"),
+        (["report", "results"], "job for a cluster"),
+        (["evaluate", "--address", "head:10001"], "expected http://HEAD:8265"),
+        (["evaluate", "--working-dir", "/never/there"], "no cluster to ask"),
+    ],
+)
+def test_submit_refuses_what_cannot_be_sent(arguments, says, monkeypatch, capsys):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    assert main(["submit", *arguments]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_submit_refuses_a_wrong_flag_of_the_job_here(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["submit", "evaluate", "--address", "http://head:8265", "--modell", "x"])
+    assert ended.value.code == 2
+    assert "--modell" in capsys.readouterr().err

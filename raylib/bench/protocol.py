@@ -66,6 +66,11 @@ class Runtime(ABC):
     def load(self, target: Target) -> Runner:
         """With `target.threads` threads. Raises ModelError."""
 
+    def encoder_spec(self, target: Target) -> ModelSpec | None:
+        """Under what spec `raylib evaluate` runs the same, for its quality on a task; None where it cannot."""
+        del target
+        return None
+
     @abstractmethod
     def versions(self) -> Mapping[str, str]:
         """Of the packages that compute, by name."""

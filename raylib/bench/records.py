@@ -42,7 +42,9 @@ class Parity:
 @dataclass
 class Round:
     """Latencies in milliseconds of wall time per call; p99 from 1,000 calls on. tensor_in: the same for calls behind
-    the tokenizer or image processor. queueing is within the latency where calls arrive by chance."""
+    the tokenizer or image processor. queueing is within the latency where calls arrive by chance. errors: calls that
+    failed, which are in no other number. observed: what the process saw of what it was asked for, such as the threads
+    that PyTorch has and the tokens of its texts."""
 
     started: str
     load_s: float
@@ -59,11 +61,13 @@ class Round:
     load_average: float
     errors: int = 0
     tensor_in: dict[str, float | None] | None = None
+    observed: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class Result:
-    """Of one cell. machine: node type, processor, GPU, versions of what computes."""
+    """Of one cell. machine: node type, processor, GPU, versions of what computes. protocol: what else decides what was
+    measured, so that a run with other settings does not take it for its own."""
 
     cell: Cell
     status: Status
@@ -75,3 +79,4 @@ class Result:
     ndcg_at_5: float | None = None
     machine: dict[str, Any] = field(default_factory=dict)
     rounds: list[Round] = field(default_factory=list)
+    protocol: dict[str, Any] = field(default_factory=dict)

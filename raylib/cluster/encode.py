@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import ray.exceptions
 
 from raylib.cluster.halves import Halves, Work, resident
-from raylib.cluster.session import Workers, worker_failure
+from raylib.cluster.session import Workers, lost_workers, worker_failure
 from raylib.cluster.shared_store import require_store, store_marker
 from raylib.cluster.ship import ShippedSource, ship
-from raylib.evaluate.batching import MicroBatch
+from raylib.evaluate.batching import MicroBatch, singles
 from raylib.evaluate.contents import Source
 from raylib.evaluate.encode import EncodeReport, Progress, no_progress, run_forwards
-from raylib.evaluate.prepare import Prepared, prepare
+from raylib.evaluate.prepare import Prepared, bad_content, prepare
 from raylib.models.protocol import Encoder
 from raylib.store.embeddings import Shelf
 from raylib.types import Embeddings
@@ -41,17 +41,18 @@ class RayDataStage:
     def __call__(
         self, encoder: Encoder, batches: Sequence[MicroBatch], sources: Sequence[Source], shelf: Shelf
     ) -> EncodeReport:
-        """Encode `batches` and store them. Raises what went wrong on a worker (ModelError, UserError, StoreError), and
-        ModelError when workers die `MAX_ATTEMPTS` times on the same contents; what was encoded until then is stored."""
+        """Encode `batches` and store them. Raises what went wrong on a worker (ModelError, UserError, StoreError); what
+        was encoded until then is stored. A content over which workers die `MAX_ATTEMPTS` times is a bad one."""
         report = EncodeReport()
         start = time.time()
-        first_forward = float("inf")
+        first_forward, died = float("inf"), 0
         work = _EncodeWork(encoder, ship(sources), shelf, store_marker(shelf))
         try:
             with closing(self._halves(encoder, batches).receipts(work, batches)) as receipts:
                 for receipt in receipts:
                     receipt.result.cpu_seconds = receipt.cpu_seconds
                     report.add(receipt.result)
+                    died += receipt.deaths
                     first_forward = min(first_forward, receipt.started)
                     bad = len(receipt.result.bad)
                     self.progress(receipt.result.encoded + bad, bad)
@@ -59,6 +60,7 @@ class RayDataStage:
                         raise receipt.failure
         except ray.exceptions.RayError as error:
             raise worker_failure(error, encoder.spec.name) from error
+        report.notes += lost_workers(encoder.spec.name, died)
         report.startup_seconds = max(0.0, min(first_forward, time.time()) - start)
         report.seconds = time.time() - start - report.startup_seconds
         return report
@@ -108,3 +110,9 @@ class _EncodeWork(Work[EncodeReport]):
         finally:
             if vectors:
                 self.shelf.write_batches(keys, vectors)
+
+    def singles(self, batch: MicroBatch) -> list[MicroBatch]:
+        return singles(batch)
+
+    def set_aside(self, single: MicroBatch, reason: str, result: EncodeReport) -> None:
+        result.bad.append(bad_content(single, self.sources, reason))

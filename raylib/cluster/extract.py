@@ -12,8 +12,8 @@ import ray.exceptions
 
 from raylib.cluster.halves import Halves, Work, quiet_ray_data, resident
 from raylib.cluster.once import once
-from raylib.cluster.session import Workers, started_here, worker_failure
-from raylib.extract.batches import BatchStates, PreparedBatch, RowBatch, prepare_batch, run_batch
+from raylib.cluster.session import Workers, lost_workers, started_here, worker_failure
+from raylib.extract.batches import BatchStates, PreparedBatch, RowBatch, joined, prepare_batch, run_batch
 from raylib.extract.collate import PreparedRow
 from raylib.extract.extractor import Extractor
 from raylib.extract.local import try_batch_sizes
@@ -34,8 +34,8 @@ class RayPlace:
         return cls(Workers.of(config).resolve())
 
     def extract(self, extractor: Extractor, batches: Sequence[RowBatch]) -> Iterator[BatchStates]:
-        """The states of all batches, as they come. Raises what went wrong on a worker, and ModelError when workers die
-        `MAX_ATTEMPTS` times over the same rows."""
+        """The states of all batches, as they come. Raises what went wrong on a worker. A row over which workers die
+        `MAX_ATTEMPTS` times has a reason in place of states."""
         assert self.workers.count is not None
         halves = Halves(self.workers, min(self.workers.count, len(batches)), 1, len(batches), self.split)
         work = _ExtractWork(extractor)
@@ -45,6 +45,7 @@ class RayPlace:
         try:
             with closing(halves.receipts(work, batches)) as receipts:
                 for receipt in receipts:
+                    receipt.result[:1] = [_noted(found, extractor, receipt.deaths) for found in receipt.result[:1]]
                     yield from receipt.result
                     if receipt.failure is not None:
                         raise receipt.failure
@@ -60,6 +61,10 @@ def _carried(batch: RowBatch) -> RowBatch:
     return replace(batch, rows=[replace(row, image=row.image.carried()) for row in batch.rows])
 
 
+def _noted(found: BatchStates, extractor: Extractor, deaths: int) -> BatchStates:
+    return replace(found, notes=[*found.notes, *lost_workers(extractor.spec.name, deaths)])
+
+
 @dataclass
 class _ExtractWork(Work[list[BatchStates]]):
     """carried: batches by name that travel through the object store, which spills to disk what memory cannot hold. A
@@ -69,8 +74,14 @@ class _ExtractWork(Work[list[BatchStates]]):
     carried: dict[str, ray.ObjectRef] = field(default_factory=dict)
 
     def prepare(self, batch: RowBatch) -> PreparedBatch:
-        found: Any = ray.get(self.carried[batch.name]) if batch.name in self.carried else batch
-        return prepare_batch(resident(str(self.extractor), self.extractor), found)
+        return prepare_batch(resident(str(self.extractor), self.extractor), self._whole(batch))
+
+    def _whole(self, batch: RowBatch) -> RowBatch:
+        """With its rows, where these travel apart."""
+        if batch.rows or batch.name not in self.carried:
+            return batch
+        found: Any = ray.get(self.carried[batch.name])
+        return found
 
     def load(self) -> None:
         self.extractor.load()
@@ -81,3 +92,13 @@ class _ExtractWork(Work[list[BatchStates]]):
     def run(self, prepared: Iterator[PreparedBatch], result: list[BatchStates]) -> None:
         for batch in prepared:
             result.append(run_batch(self.extractor, batch))
+
+    def singles(self, batch: RowBatch) -> list[RowBatch]:
+        found = self._whole(batch)
+        return [replace(found, rows=[row]) for row in found.rows]
+
+    def set_aside(self, single: RowBatch, reason: str, result: list[BatchStates]) -> None:
+        result.append(BatchStates.of_failures(single, {row.number: reason for row in single.rows}))
+
+    def joined(self, result: list[BatchStates]) -> list[BatchStates]:
+        return joined(result)

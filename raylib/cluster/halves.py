@@ -13,14 +13,18 @@ import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
+import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
-from raylib.cluster.session import MAX_ATTEMPTS, Workers, portable
+from raylib.cluster.ledger import Ledger
+from raylib.cluster.session import MAX_ATTEMPTS, Workers, died_over_it, portable
+from raylib.errors import ModelError
 
 Result = TypeVar("Result")
 Resident = TypeVar("Resident")
@@ -47,15 +51,29 @@ class Work(ABC, Generic[Result]):
     def run(self, prepared: Iterator[Any], result: Result) -> None:
         """The forwards of some batches, put into `result`, which is received whatever is raised here."""
 
+    @abstractmethod
+    def singles(self, batch: Any) -> list[Any]:
+        """A batch of each content of a batch."""
+
+    @abstractmethod
+    def set_aside(self, single: Any, reason: str, result: Result) -> None:
+        """Into `result`: why a batch of one content was not run."""
+
+    def joined(self, result: Result) -> Result:
+        """`result` where batches of one stand in it for a whole batch, if that makes a difference."""
+        return result
+
 
 @dataclass
 class Receipt(Generic[Result]):
-    """Of one call of an actor. started: seconds of the epoch; failure: what ended it, if anything did."""
+    """Of one call of an actor. started: seconds of the epoch; failure: what ended it, if anything did; deaths: of
+    processes that were at it before."""
 
     result: Result
     started: float
     cpu_seconds: float
     failure: Exception | None
+    deaths: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,23 +90,33 @@ class Halves:
     split: bool | None = None
 
     def receipts(self, work: Work[Result], batches: Sequence[Any]) -> Generator[Receipt[Result], None, None]:
-        """A receipt of every call, in the order in which calls end. Raises RayError where workers die."""
+        """A receipt of every call, in the order in which calls end.
+
+        A process that dies is started again, and what it was at is done batch by batch, then content by content; one
+        over which `MAX_ATTEMPTS` died is set aside. Raises RayError where Ray itself gives up.
+        """
+        with closing(Ledger()) as ledger:
+            for row in self._receipts(work, batches, ledger).iter_rows():
+                yield pickle.loads(row["payload"])
+
+    def _receipts(self, work: Work[Result], batches: Sequence[Any], ledger: Ledger) -> ray.data.Dataset:
         workers = self.workers
         split = self.split if self.split is not None else bool(workers.gpus)
         rows = ray.data.from_items(
-            [{"payload": pickle.dumps(batch)} for batch in batches], override_num_blocks=self.tasks
+            [{"number": number, "batch": pickle.dumps(batch)} for number, batch in enumerate(batches)],
+            override_num_blocks=self.tasks,
         )
         if split:
             rows = rows.map_batches(
-                _Prepare(work),
+                _Prepare(work, ledger),
                 batch_size=1,
                 batch_format="pyarrow",
                 num_cpus=1 if workers.gpus else 0.5,
-                max_retries=MAX_ATTEMPTS - 1,
+                max_retries=-1,
             )
-        receipts = rows.map_batches(
+        return rows.map_batches(
             _Run,
-            fn_constructor_args=(work, not split, workers.cpus),
+            fn_constructor_args=(work, ledger, workers.cpus),
             compute=ActorPoolStrategy(
                 min_size=min(workers.minimum, self.most), max_size=self.most, initial_size=self.most
             ),
@@ -97,10 +125,8 @@ class Halves:
             # Without GPUs Ray only admits by this number; it must leave room for the tasks of the other stage.
             num_cpus=workers.cpus if workers.gpus or not split else 0.4 * workers.cpus,
             num_gpus=workers.gpus or None,
-            max_task_retries=MAX_ATTEMPTS - 1,  # Ray Data's own default is to try for ever
+            max_task_retries=-1,
         )
-        for row in receipts.iter_rows():
-            yield pickle.loads(row["payload"])
 
 
 def resident(key: str, value: Resident) -> Resident:
@@ -121,56 +147,98 @@ def quiet_ray_data() -> None:
 
 @dataclass
 class _Prepare:
-    """Stage one, in tasks: pickled batch → what `prepare` gave, or the exception."""
+    """Stage one, in tasks: adds to a batch what `prepare` gave, or the exception; nothing where a process died over it,
+    which an actor then does itself, carefully."""
 
     work: Work[Any]
+    ledger: Ledger
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
-        for payload in table.column("payload").to_pylist():
-            try:
-                prepared = self.work.prepare(pickle.loads(payload))
-            except Exception as error:
-                prepared = portable(error)
-            yield _one_row(prepared)
+        for row in table.to_pylist():
+            with self.ledger.attempt(f"prepare {row['number']}") as deaths:
+                prepared = None if deaths else self._prepared(row["batch"])
+            yield table_of_one(**row, prepared=pickle.dumps(prepared, protocol=5))
+
+    def _prepared(self, batch: bytes) -> Any:
+        try:
+            return self.work.prepare(pickle.loads(batch))
+        except Exception as error:
+            return portable(error)
 
 
 class _Run:
     """Stage two, in the actor pool: some batches → a receipt for the driver.
 
-    The weights are loaded once per actor. unprepared: the batches come as they were planned. A failure travels in the
-    receipt: raised here, Ray Data would wrap it in its own words and, in the constructor, start actor after actor.
+    The weights are loaded once per actor. A failure travels in the receipt: raised here, Ray Data would wrap it in its
+    own words and, in the constructor, start actor after actor.
     """
 
-    def __init__(self, work: Work[Any], unprepared: bool, threads: int) -> None:
+    def __init__(self, work: Work[Any], ledger: Ledger, threads: int) -> None:
         import torch
 
-        self.work, self.unprepared = work, unprepared
+        self.work, self.ledger = work, ledger
         self.failure: Exception | None = None
         torch.set_num_threads(threads)
         try:
-            work.load()
+            self._load()
         except Exception as error:
             self.failure = portable(error)
+
+    def _load(self) -> None:
+        with self.ledger.attempt(f"load {ray.get_runtime_context().get_actor_id()}") as deaths:
+            if deaths >= MAX_ATTEMPTS:
+                raise ModelError(
+                    f"{deaths} worker processes died while they loaded the model. Too little memory? Try fewer "
+                    "--workers, or --dtype bfloat16"
+                )
+            self.work.load()
 
     def __call__(self, table: pa.Table) -> pa.Table:
         started, cpu = time.time(), time.process_time()
         result = self.work.new_result()
-        failure = self.failure
+        failure, deaths, rows = self.failure, 0, table.to_pylist()
         if failure is None:
             try:
-                self.work.run(self._prepared(table), result)
+                with self.ledger.attempt(f"call {rows[0]['number']}") as deaths:
+                    result = self._run_carefully(rows, result) if deaths else self._run(rows, result)
             except Exception as error:
                 failure = portable(error)
-        return _one_row(Receipt(result, started, time.process_time() - cpu, failure))
+        receipt = Receipt(result, started, time.process_time() - cpu, failure, deaths)
+        return table_of_one(payload=pickle.dumps(receipt, protocol=5))
 
-    def _prepared(self, table: pa.Table) -> Iterator[Any]:
-        for payload in table.column("payload"):
-            item = pickle.loads(payload.as_buffer())
+    def _run(self, rows: Sequence[dict[str, Any]], result: Any) -> Any:
+        self.work.run(self._prepared(rows), result)
+        return result
+
+    def _prepared(self, rows: Sequence[dict[str, Any]]) -> Iterator[Any]:
+        for row in rows:
+            item = pickle.loads(row["prepared"]) if "prepared" in row else None
             if isinstance(item, Exception):
                 raise item
-            yield self.work.prepare(item) if self.unprepared else item
+            yield self.work.prepare(pickle.loads(row["batch"])) if item is None else item
+
+    def _run_carefully(self, rows: Sequence[dict[str, Any]], result: Any) -> Any:
+        """After a death: batch by batch, and where there was another one, content by content."""
+        for row in rows:
+            if len(rows) == 1:
+                result = self._run_alone(row, result, already=1)
+                continue
+            with self.ledger.attempt(f"batch {row['number']}") as deaths:
+                result = self._run_alone(row, result, already=2) if deaths else self._run([row], result)
+        return result
+
+    def _run_alone(self, row: dict[str, Any], result: Any, already: int) -> Any:
+        """already: how often processes died over the batch, at least."""
+        for place, single in enumerate(self.work.singles(pickle.loads(row["batch"]))):
+            with self.ledger.attempt(f"content {row['number']} {place}") as deaths:
+                if already + deaths >= MAX_ATTEMPTS:
+                    self.work.set_aside(single, died_over_it(), result)
+                else:
+                    self.work.run(iter([self.work.prepare(single)]), result)
+        return self.work.joined(result)
 
 
-def _one_row(value: Any) -> pa.Table:
-    data = pickle.dumps(value, protocol=5)
-    return pa.table({"payload": pa.array([data], pa.large_binary())})
+def table_of_one(**values: Any) -> pa.Table:
+    """Of one row; bytes of any length."""
+    kinds = {name: pa.large_binary() if isinstance(value, bytes) else None for name, value in values.items()}
+    return pa.table({name: pa.array([value], kinds[name]) for name, value in values.items()})

@@ -19,13 +19,13 @@ from typing import Any
 import ray
 import ray.exceptions
 
-from raylib.cluster.session import MAX_ATTEMPTS, Workers, worker_failure
+from raylib.cluster.session import MAX_ATTEMPTS, Workers, died_over_it, lost_workers, worker_failure
 from raylib.cluster.ship import ShippedSource, ship
 from raylib.errors import ModelError
-from raylib.evaluate.batching import MicroBatch
+from raylib.evaluate.batching import MicroBatch, singles
 from raylib.evaluate.contents import Source
 from raylib.evaluate.encode import Encoded, EncodeReport, Progress, WriteBuffer, no_progress, run_forward
-from raylib.evaluate.prepare import prepare
+from raylib.evaluate.prepare import bad_content, prepare
 from raylib.models.protocol import Encoder
 from raylib.store.embeddings import Shelf
 
@@ -83,8 +83,9 @@ class _Call:
 class PoolStage:
     """An `EncodeStage` over actors that live as long as it does; they start at the first request.
 
-    An actor that dies is started again by Ray and what it held is sent again. A batch over which workers die
-    `MAX_ATTEMPTS` times is named in a ModelError. Results are written by the caller, in any order.
+    An actor that dies is started again by Ray and what it held is sent again, the batch over which it died content by
+    content. A content over which workers die `MAX_ATTEMPTS` times is a bad one. Results are written by the caller, in
+    any order.
     """
 
     def __init__(self, workers: Workers, progress: Progress = no_progress) -> None:
@@ -108,6 +109,7 @@ class PoolStage:
         try:
             pool.wait_until_ready()
             report.startup_seconds = time.perf_counter() - start
+            before = pool.deaths
             for encoded, cpu in pool.run(batches, sources):
                 buffer.add(encoded)
                 report.add(EncodeReport(len(encoded.keys), encoded.bad, encoded.notes, cpu_seconds=cpu))
@@ -116,6 +118,7 @@ class PoolStage:
             raise worker_failure(error, encoder.spec.name) from error
         finally:
             buffer.flush()
+        report.notes += lost_workers(encoder.spec.name, pool.deaths - before)
         report.seconds = time.perf_counter() - start - report.startup_seconds
         return report
 
@@ -150,6 +153,7 @@ class _Pool:
         assert workers.count is not None
         self.fingerprint, self.model = encoder.fingerprint, encoder.spec.name
         self.failure: Exception | None = None
+        self.deaths = 0
         self._requests: deque[_Request] = deque()
         self._running: dict[_Call, None] = {}
         self._idle: list[Any] = []
@@ -182,15 +186,18 @@ class _Pool:
             raise self.failure
 
     def run(self, batches: Sequence[MicroBatch], sources: list[ShippedSource]) -> Iterator[tuple[Encoded, float]]:
-        """(encoded, CPU seconds) of each batch as they come. Raises the first failure; the rest is then left out."""
+        """(encoded, CPU seconds) as they come, of whole batches but where a worker died over one. Raises the first
+        failure; the rest is then left out."""
         request = _Request(deque(), sources, ray.put(sources))
         request.todo.extend(_Call(batch, request) for batch in batches)
         self._happen(lambda: self._requests.append(request), serve=True)
         try:
-            for _ in batches:
+            left = sum(map(len, batches))
+            while left:
                 result = request.results.get()
                 if isinstance(result, Exception):
                     raise result
+                left -= len(result[0].keys) + len(result[0].bad)
                 yield result
         finally:
             self._happen(lambda: self._drop(request))
@@ -253,10 +260,7 @@ class _Pool:
             del self._running[call]
             # What is sent to an actor that restarts fails at once: its place is free when it answers again.
             self._expect(call.actor)
-            if call.deaths < MAX_ATTEMPTS:
-                call.request.todo.append(call)
-            else:
-                call.request.results.put(ModelError(_fatal_batch(self.model, call)))
+            self._try_again(call)
         else:
             del self._running[call]
             self._idle.append(call.actor)
@@ -269,8 +273,20 @@ class _Pool:
             return
         held = [other for other in self._running if other.actor is call.actor]
         held[0].deaths += 1
+        self.deaths += 1
         for other in held:
             other.settled = True
+
+    def _try_again(self, call: _Call) -> None:
+        """A batch over which an actor died: each of its contents by itself, and one that dies too often not again."""
+        request, batch = call.request, call.batch
+        if call.deaths and len(batch) > 1:
+            request.todo.extend(_Call(single, request, deaths=call.deaths) for single in singles(batch))
+        elif call.deaths < MAX_ATTEMPTS:
+            request.todo.append(call)
+        else:
+            bad = bad_content(batch, request.sources, died_over_it())
+            request.results.put((Encoded([], None, [bad]), 0.0))
 
     def _drop(self, request: _Request) -> None:
         request.todo.clear()
@@ -284,12 +300,3 @@ class _Pool:
         for request in self._requests:
             request.todo.clear()
             request.results.put(self.failure)
-
-
-def _fatal_batch(model: str, call: _Call) -> str:
-    at, row = call.batch.rows[0]
-    source = call.request.sources[at]
-    return (
-        f"{model}: the worker process died {call.deaths} times over one batch of {len(call.batch)} contents, the first "
-        f"being {source.name} {source.id_of(row)}. Too little memory? Try a smaller --batch-size."
-    )

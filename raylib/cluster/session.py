@@ -188,6 +188,17 @@ def worker_failure(error: ray.exceptions.RayError, model: str) -> Exception:
     )
 
 
+def died_over_it() -> str:
+    """Why a content is set aside."""
+    return f"{MAX_ATTEMPTS} worker processes died over it. Is it very large, or memory short?"
+
+
+def lost_workers(model: str, deaths: int) -> list[str]:
+    """What a person should hear of workers that died and were started again."""
+    many = "a worker process" if deaths == 1 else f"{deaths} worker processes"
+    return [f"{model}: {many} died; what they were at was done again"] if deaths else []
+
+
 def cause_or(error: ray.exceptions.RayError, death: Exception) -> Exception:
     """`death` where a worker died, else what the code on it raised, in its own words."""
     if isinstance(error, _DEATHS):

@@ -20,6 +20,7 @@ import ray
 import ray.exceptions
 import ray.train
 import ray.train.torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raylib.cluster.session import Workers, first_line, portable
 from raylib.errors import ModelError, RaylibError
@@ -56,7 +57,8 @@ class RayTrainPlace:
     def run(self, assignment: Assignment, reporter: Reporter) -> Trained:
         """Raises what a process raises, in its own words; ModelError where processes die too often."""
         maker: Any = ray.remote(_Desk)
-        desk: Any = maker.options(num_cpus=0).remote()
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        desk: Any = maker.options(num_cpus=0, scheduling_strategy=here).remote()
         folder = tempfile.mkdtemp(prefix="raylib-train-")
         try:
             with _lines_from(desk, reporter):
@@ -97,7 +99,8 @@ class RayTrainPlace:
 
 
 class _Desk:
-    """An actor between the processes and the job: lines on their way to a person, and how it ended."""
+    """An actor between the processes and the job, on the job's node, so that it is lost with the job alone: lines on
+    their way to a person, and how it ended."""
 
     def __init__(self) -> None:
         self._lines: list[tuple[str, str]] = []

@@ -7,7 +7,7 @@ characters tell the rest. The worker, which knows the true counts, cuts a batch 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,6 +45,11 @@ class MicroBatch:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+
+def singles(batch: MicroBatch) -> list[MicroBatch]:
+    """A batch of each content."""
+    return [replace(batch, keys=[key], rows=[row]) for key, row in zip(batch.keys, batch.rows, strict=True)]
 
 
 Limits = BatchLimits | Mapping[tuple[str, ...], BatchLimits]

@@ -93,6 +93,11 @@ def _bad(key: bytes, place: tuple[int, int], sources: Sequence[Rows], reason: st
     return BadContent(key.hex(), source.name, source.id_of(place[1]), reason)
 
 
+def bad_content(single: MicroBatch, sources: Sequence[Rows], reason: str) -> BadContent:
+    """The content of a batch of one."""
+    return _bad(single.keys[0], single.rows[0], sources, reason)
+
+
 def _columns(rows: list[dict]) -> Batch:
     """Rows → MTEB's BatchedInput. Only the fields that every row has."""
     shared = [name for name in rows[0] if all(name in row for row in rows)]

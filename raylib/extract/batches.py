@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -72,6 +72,34 @@ class BatchStates:
         told = about["numbers"], values, spans, about["answers"], about["device"], dict(about["failed"])
         return cls(part, name, *told)
 
+    @classmethod
+    def of_failures(cls, batch: RowBatch | PreparedBatch, failed: dict[int, str]) -> BatchStates:
+        """Of a batch without any states."""
+        return cls(batch.part, batch.name, [], {}, np.zeros((0, 5), np.int64), [], failed=failed)
+
+
+def joined(pieces: Sequence[BatchStates]) -> list[BatchStates]:
+    """One of each batch, where batches were run in pieces of the same name."""
+    by_name: dict[str, list[BatchStates]] = {}
+    for piece in pieces:
+        by_name.setdefault(piece.name, []).append(piece)
+    return [found[0] if len(found) == 1 else _one_of(found) for found in by_name.values()]
+
+
+def _one_of(pieces: Sequence[BatchStates]) -> BatchStates:
+    full = [piece for piece in pieces if piece.numbers]
+    return BatchStates(
+        pieces[0].part,
+        pieces[0].name,
+        [number for piece in full for number in piece.numbers],
+        {name: np.concatenate([piece.values[name] for piece in full]) for name in (full[0].values if full else ())},
+        np.concatenate([piece.spans for piece in pieces]),
+        [answer for piece in full for answer in piece.answers],
+        next((piece.device for piece in full), ""),
+        {number: why for piece in pieces for number, why in piece.failed.items()},
+        list(dict.fromkeys(note for piece in pieces for note in piece.notes)),
+    )
+
 
 def prepare_batch(extractor: Extractor, batch: RowBatch) -> PreparedBatch:
     """Read, decode and process each row alone; one that cannot be used is set aside with its reason."""
@@ -93,8 +121,8 @@ def prepare_row(extractor: Extractor, row: VqaRow) -> PreparedRow:
 def run_batch(extractor: Extractor, batch: PreparedBatch) -> BatchStates:
     """The forward of a batch, halved as often as memory asks. A row whose states are not finite, or that does not fit
     in memory alone, is set aside with its reason."""
-    nothing = np.zeros((0, 5), np.int64)
-    done = BatchStates(batch.part, batch.name, [], {}, nothing, [], extractor.device, dict(batch.failed))
+    done = BatchStates.of_failures(batch, dict(batch.failed))
+    done.device = extractor.device
     numbered = list(zip(batch.numbers, batch.rows, strict=True))
     groups = [[numbered[i] for i in group] for group in extractor.together(batch.rows)]
     pieces = [piece for group in groups for piece in _halving(extractor, group, done)]

@@ -120,7 +120,7 @@ class BgeM3Encoder(SentenceEncoder):
         inputs = {name: array for name, array in tensors.items() if name != "weighs"}
         real = tensors["attention_mask"].astype(bool)
         later = real & (real.cumsum(axis=1) > 1)
-        vectors = self._vectors(self.run_modules(self.model["sentence"], inputs)["token_embeddings"])
+        vectors = self._vectors(self._features(inputs)["token_embeddings"])
         return TokenVectors(vectors[torch.from_numpy(later).to(vectors.device)], later.sum(axis=1))
 
     def forward(self, tensors: Tensors) -> Embeddings:
@@ -132,13 +132,18 @@ class BgeM3Encoder(SentenceEncoder):
         weighs, ids = tensors.pop("weighs"), tensors["input_ids"]
         real = tensors["attention_mask"].astype(bool)
         with torch.inference_mode():
-            features = self.run_modules(self.model["sentence"], tensors)
+            features = self._features(tensors)
             hidden = features["token_embeddings"]
             weights = to_numpy(torch.relu(self.model["sparse"](hidden)).squeeze(-1), self.dtype)
             if self.mode == "sparse":
                 return sparse_rows(ids, weights, weighs)
             dense = to_numpy(features["sentence_embedding"], self.dtype)
             return hybrid_rows(dense, to_numpy(self._vectors(hidden), self.dtype), ids, weights, weighs, real)
+
+    def _features(self, tensors: Tensors) -> dict[str, Any]:
+        scalars = self.scalars(tensors)
+        inputs = self.on_device({name: array for name, array in tensors.items() if name not in scalars})
+        return self.run_modules(self.model["sentence"], inputs, scalars)
 
     def _vectors(self, hidden: torch.Tensor) -> torch.Tensor:
         """[n, tokens, width] of length 1."""

@@ -15,7 +15,7 @@ from raylib.models.hooks import inputs_of
 from raylib.models.loading import rgb, with_adapter
 from raylib.models.pooling import fuse, fusion_name
 from raylib.models.protocol import ModelSpec
-from raylib.models.torch_encoder import HeadedEncoder
+from raylib.models.torch_encoder import DenseEncoder, HeadedEncoder
 from raylib.types import Batch, EncodeContext, Tensors
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _TEXT_INPUTS = ("input_ids", "attention_mask")
 _IMAGE_INPUTS = ("pixel_values", "pixel_attention_mask", "spatial_shapes")
 
 
-class ClipEncoder(HeadedEncoder):
+class ClipEncoder(DenseEncoder, HeadedEncoder):
     """family.settings: padding (of texts: True or "max_length"), over_white (what a transparent pixel shows)."""
 
     supported_options: ClassVar[frozenset[str]] = HeadedEncoder.supported_options | {"fusion"}
@@ -102,24 +102,27 @@ class ClipEncoder(HeadedEncoder):
         layers = {name: getattr(self.model, name, None) for name in ("text_projection", "visual_projection")}
         return {f"{name}.weight": layer.weight for name, layer in layers.items() if layer is not None}
 
-    def vectors(self, tensors: Tensors) -> TokenVectors:
-        return self._fused(self._by_part(tensors))
+    def dense(self, inputs: Mapping[str, torch.Tensor], scalars: Mapping[str, str | int]) -> torch.Tensor:
+        return self._fused(self._by_part(inputs))
 
     def features(self, tensors: Tensors) -> dict[str, TokenVectors]:
         from raylib.models.token_vectors import TokenVectors
 
         with inputs_of(self.model.text_projection) as text, inputs_of(self.model.visual_projection) as image:
-            self._by_part(tensors)
+            self._by_part(self.on_device(tensors))
         seen = {"text": text, "image": image}
         return {part: TokenVectors.dense(pooled[0]) for part, pooled in seen.items() if pooled}
 
     def projected(self, features: Mapping[str, TokenVectors]) -> TokenVectors:
-        layers = {"text": self.model.text_projection, "image": self.model.visual_projection}
-        return self._fused({p: layers[p](hidden.values.to(layers[p].weight)) for p, hidden in features.items()})
+        from raylib.models.token_vectors import TokenVectors
 
-    def _by_part(self, tensors: Tensors) -> dict[str, torch.Tensor]:
+        layers = {"text": self.model.text_projection, "image": self.model.visual_projection}
+        parts = {part: layers[part](hidden.values.to(layers[part].weight)) for part, hidden in features.items()}
+        return TokenVectors.dense(self._fused(parts))
+
+    def _by_part(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Vectors [n, dim] of texts and of images."""
-        inputs, found = self.on_device(tensors), {}
+        found = {}
         if "input_ids" in inputs:
             texts = {name: inputs[name] for name in _TEXT_INPUTS if name in inputs}
             found["text"] = self.model.get_text_features(**texts).pooler_output
@@ -128,12 +131,10 @@ class ClipEncoder(HeadedEncoder):
             found["image"] = self.model.get_image_features(**images).pooler_output
         return found
 
-    def _fused(self, by_part: Mapping[str, torch.Tensor]) -> TokenVectors:
-        from raylib.models.token_vectors import TokenVectors
-
+    def _fused(self, by_part: Mapping[str, torch.Tensor]) -> torch.Tensor:
         text, image = by_part.get("text"), by_part.get("image")
         if text is not None and image is not None:
-            return TokenVectors.dense(fuse(text, image, self.fusion))
+            return fuse(text, image, self.fusion)
         found = image if text is None else text
         assert found is not None, "preprocess gives texts or images"
-        return TokenVectors.dense(found)
+        return found

@@ -43,7 +43,7 @@ class EndpointEncoder(Encoder):
 
     supported_options: ClassVar[frozenset[str]] = frozenset({"embedding_dim", "query_prompt", "document_prompt"})
     fields: ClassVar[tuple[str, ...] | None] = ("text", "image")
-    needs_device: ClassVar[bool] = False
+    needs_device = False
     ENCODING_VERSION: ClassVar[int] = 1
 
     def __init__(self, spec: ModelSpec, local: Encoder | None) -> None:

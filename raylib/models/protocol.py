@@ -55,12 +55,15 @@ class ModelSpec:
     compile: bool = False
     device: str | None = None
     trust_remote_code: bool = False
+    runtime: str | None = None
+    precision: str | None = None
     endpoint: str | None = None
 
     def given(self) -> dict[str, Any]:
         """The options that were set and that a family may not have, by name."""
         general = ("name", "revision", "family", "device", "trust_remote_code", "endpoint")
         values = {f.name: (getattr(self, f.name), f.default) for f in dataclasses.fields(self)}
+        values["runtime"] = (None if self.runtime == "torch" else self.runtime, None)
         return {name: value for name, (value, default) in values.items() if name not in general and value != default}
 
     def options(self) -> dict[str, Any]:
@@ -116,7 +119,7 @@ class Encoder(ABC):
     fuses: bool = False
     """True when one content may hold text and image together."""
 
-    needs_device: ClassVar[bool] = True
+    needs_device: bool = True
     """False where `forward` runs no model of its own: on a cluster it is then given no GPU."""
 
     side_by_side: int = 1

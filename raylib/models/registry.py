@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raylib.errors import UnknownNameError, UnsupportedOptionError, UserError
+from raylib.models.exported import check_runtime, exported
 from raylib.models.families import FAMILIES
 from raylib.models.family import Family
 from raylib.models.intern_heads import HEADS, base_model, heads_file
@@ -30,9 +31,12 @@ def resolve(spec: ModelSpec) -> Encoder | SearchModel:
 
     With an endpoint, the encoder that asks it. Else in this order: `module:factory`; a local directory, or a file of
     ColIntern heads; a name in raylib's table; a name in MTEB's registry; a model in the local hub cache whose
-    config.json selects a family. Raises UnknownNameError with the nearest names, UnsupportedOptionError for an option
+    config.json selects a family. With a runtime that runs graphs, the encoder that exports what that gives. Raises
+    UnknownNameError with the nearest names, UnsupportedOptionError for an option
     that the model does not have, UserError for a damaged or missing directory.
     """
+    if check_runtime(spec) and spec.endpoint is None:
+        return exported(spec, resolve)
     if spec.endpoint is not None:
         from raylib.models.endpoint import served
 

@@ -9,6 +9,7 @@ makes the rest unit length again where the model's last module does that (cosine
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,7 +22,7 @@ from raylib.models.instructions import task_instruction
 from raylib.models.loading import check_embedding_dim, with_adapter
 from raylib.models.pooling import normalise, truncate
 from raylib.models.protocol import ModelSpec
-from raylib.models.torch_encoder import TorchEncoder
+from raylib.models.torch_encoder import DenseEncoder
 from raylib.models.weights import adapter_base_identity
 from raylib.types import Batch, EncodeContext, Role, Similarity, Tensors
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     import torch
     from mteb.abstasks.task_metadata import TaskMetadata
     from PIL import Image
-
-    from raylib.models.token_vectors import TokenVectors
 
 POOLINGS = {
     "cls": "cls",
@@ -53,11 +52,11 @@ _OLD_POOLINGS = {
 """One flag each in the files of published models → the library's pooling_mode."""
 
 
-class SentenceEncoder(TorchEncoder):
+class SentenceEncoder(DenseEncoder):
     """family.settings: prompts (task, task type or role → text, in place of the model's own), query_instruction (a
     template around the task's instruction, for queries and contents without a role)."""
 
-    supported_options: ClassVar[frozenset[str]] = TorchEncoder.supported_options | {"pooling", "embedding_dim"}
+    supported_options: ClassVar[frozenset[str]] = DenseEncoder.supported_options | {"pooling", "embedding_dim"}
     fields: ClassVar[tuple[str, ...] | None] = ("text",)
 
     def __init__(self, spec: ModelSpec, family: Family) -> None:
@@ -248,25 +247,42 @@ class SentenceEncoder(TorchEncoder):
     def save_model(self, folder: str) -> None:
         self.model.save_pretrained(folder, create_model_card=False)
 
-    def run_modules(self, model: Any, tensors: Tensors) -> dict[str, Any]:
+    def scalars(self, tensors: Tensors) -> dict[str, str | int]:
+        """The modality and the role, as texts, and the length of the prompt."""
+        found: dict[str, str | int] = {n: str(array[0]) for n, array in tensors.items() if array.dtype.kind == "U"}
+        if "prompt_length" in tensors:
+            found["prompt_length"] = int(tensors["prompt_length"][0])
+        return found
+
+    def constants(self, scalars: Mapping[str, str | int]) -> dict[str, str | int]:
+        """The prompt's length only where pooling leaves prompts out, the role only for modules that may ask for it."""
+        modules = self._json("modules.json") or []
+        plain = all(module["type"].startswith("sentence_transformers.") for module in modules)
+        kinds = {module["type"].rpartition(".")[2] for module in modules}
+        matter = {"modality"}
+        if not (plain and kinds <= {"Transformer", "Pooling", "Dense", "Normalize"}) or self.spec.trust_remote_code:
+            matter |= {"task", "prompt_length"}
+        for module in modules:
+            if module["type"].endswith(".Pooling"):
+                config = self._json(f"{module['path']}/config.json") or {}
+                matter |= set() if config.get("include_prompt", True) else {"prompt_length"}
+        return {name: value for name, value in scalars.items() if name in matter}
+
+    def run_modules(
+        self, model: Any, inputs: Mapping[str, torch.Tensor], scalars: Mapping[str, str | int]
+    ) -> dict[str, Any]:
         """What the library's model gives for a batch, on the device: sentence_embedding [n, dim], and of a transformer
         token_embeddings [n, tokens, hidden] and attention_mask [n, tokens]."""
-        plain = {name: str(array[0]) for name, array in tensors.items() if array.dtype.kind == "U"}
-        inputs: dict[str, Any] = self.on_device({n: a for n, a in tensors.items() if n not in plain})
-        if "prompt_length" in inputs:
-            inputs["prompt_length"] = int(tensors["prompt_length"][0])
-        task = {"task": plain.pop("task")} if "task" in plain else {}
-        return model({**inputs, **plain}, **task)
+        features = {**inputs, **{name: value for name, value in scalars.items() if name != "task"}}
+        return model(features, **({"task": scalars["task"]} if "task" in scalars else {}))
 
-    def vectors(self, tensors: Tensors) -> TokenVectors:
-        from raylib.models.token_vectors import TokenVectors
-
-        vectors = self.run_modules(self.model, tensors)["sentence_embedding"]
+    def dense(self, inputs: Mapping[str, torch.Tensor], scalars: Mapping[str, str | int]) -> torch.Tensor:
+        vectors = self.run_modules(self.model, inputs, scalars)["sentence_embedding"]
         if self.spec.embedding_dim is not None:
             vectors = truncate(vectors, self.spec.embedding_dim)
             if type(self.model[-1]).__name__ == "Normalize":
                 vectors = normalise(vectors)
-        return TokenVectors.dense(vectors)
+        return vectors
 
 
 def weightless_transformer() -> type:

@@ -181,6 +181,31 @@ class TorchEncoder(Encoder):
         return {k: v for k, v in self.__dict__.items() if k not in ("model", "processor", "device")}
 
 
+class DenseEncoder(TorchEncoder):
+    """One whose vectors are a function of tensors alone, so that a graph of it can be exported."""
+
+    @abstractmethod
+    def dense(self, inputs: Mapping[str, torch.Tensor], scalars: Mapping[str, str | int]) -> torch.Tensor:
+        """[n, dim] in the model's number format, of the arrays of `preprocess` on the device; with gradient where torch
+        records one. Torch only from end to end, and no step that depends on a value of a tensor."""
+
+    def scalars(self, tensors: Tensors) -> dict[str, str | int]:
+        """Those of the arrays of `preprocess` that say the same of every content of a batch, as that one value."""
+        del tensors
+        return {}
+
+    def constants(self, scalars: Mapping[str, str | int]) -> dict[str, str | int]:
+        """Those of the scalars on which a vector depends: a graph is of one value of each. Needs no weights."""
+        return dict(scalars)
+
+    def vectors(self, tensors: Tensors) -> TokenVectors:
+        from raylib.models.token_vectors import TokenVectors
+
+        scalars = self.scalars(tensors)
+        inputs = self.on_device({name: array for name, array in tensors.items() if name not in scalars})
+        return TokenVectors.dense(self.dense(inputs, scalars))
+
+
 class HeadedEncoder(TorchEncoder):
     """One whose backbone may have projections on top that can be trained by themselves: `heads` is {} for a checkpoint
     without any, and what is below is then not asked."""

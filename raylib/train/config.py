@@ -156,7 +156,7 @@ class TrainConfig(DataOptions, Placement, ModelOptions):
     max_grad_norm: float = 1.0
     """Clip the gradient to this norm; 0 for never."""
 
-    precision: Precision = field(default="float32", metadata={"metavar": "NAME"})
+    precision: Precision = field(default="float32", metadata={"metavar": "NAME"})  # pyright: ignore[reportIncompatibleVariableOverride]
     """Of computation: float32, bf16 or fp16. Weights that learn stay in float32."""
 
     gradient_checkpointing: bool = False
@@ -257,6 +257,8 @@ class TrainConfig(DataOptions, Placement, ModelOptions):
             self._check_spread()
         if self.endpoint is not None:
             raise UserError("--endpoint: a server's weights cannot be trained; leave it out")
+        if self.runtime not in (None, "torch"):
+            raise UserError(f"--runtime {self.runtime}: torch alone has gradients; leave it out, and evaluate with it")
         if self.eval_every is not None and not (self.eval_benchmarks or self.eval_tasks):
             raise UserError("--eval-every needs something to evaluate on; add --eval-benchmarks NAME")
         if self.dtype not in (None, "float32") and not (self.lora or self.heads_only):
@@ -290,6 +292,10 @@ class TrainConfig(DataOptions, Placement, ModelOptions):
             raise UserError("no model was given; add --model NAME (see: raylib list models)")
         if len(dict.fromkeys(self.model)) > 1:
             raise UserError(f"--model names {len(self.model)} models; one is trained at a time")
+
+    def specs(self) -> list[ModelSpec]:
+        """Without --precision, which is of the training here."""
+        return [dataclasses.replace(spec, precision=None) for spec in super().specs()]
 
     @property
     def spec(self) -> ModelSpec:

@@ -17,7 +17,7 @@ from raylib.cluster.pool import PoolStage
 from raylib.cluster.session import MAX_ATTEMPTS, Workers
 from raylib.errors import ModelError
 from raylib.evaluate.contents import Source
-from raylib.evaluate.encode import encode_locally
+from raylib.evaluate.encode import EncodeReport, encode_locally
 from raylib.evaluate.plan import Plan
 from raylib.models.protocol import ModelSpec
 from raylib.models.registry import resolve
@@ -41,10 +41,24 @@ def on(*quick: str) -> Any:
     return pytest.mark.parametrize("stage", every, indirect=True)
 
 
+class Reporting:
+    """A stage that keeps what it reports."""
+
+    def __init__(self, stage: Any, reports: list[EncodeReport] | None = None) -> None:
+        self.stage, self.reports = stage, [] if reports is None else reports
+
+    def __call__(self, *given: Any) -> None:
+        self.reports.append(self.stage(*given))
+
+    @property
+    def report(self) -> EncodeReport:
+        return self.reports[-1]
+
+
 @pytest.fixture
 def stage(request, cluster):
     made = STAGES[request.param]()
-    yield made
+    yield Reporting(made)
     if isinstance(made, PoolStage):
         made.close()
 
@@ -111,41 +125,36 @@ def test_what_the_model_raises_arrives_in_its_own_words(stage, watched, tmp_path
     assert "\n" not in str(error.value)
 
 
-@on("one stage", "pool")
-def test_contents_that_kill_their_worker_end_the_run(stage, watched, tmp_path):
-    """Their batch is given up after `MAX_ATTEMPTS` deaths; Ray Data alone would try for ever."""
+@on("one stage", "two stages", "pool")
+def test_a_content_that_kills_its_worker_is_set_aside_by_name(stage, watched, tmp_path):
     texts = [f"text {i:02d}" for i in range(40)]
     texts[21] = "poison"
     plan = plan_of("poisoned", texts)
 
-    with pytest.raises(ModelError, match=f"poisoned: .* died {MAX_ATTEMPTS} times") as error:
-        run(stage, plan, tmp_path)
+    shelf, report = run(stage, plan, tmp_path), stage.report
 
-    assert "\n" not in str(error.value)
-    if isinstance(stage, PoolStage):  # it hands out single batches, each of ten, and knows over which one it was
-        fatal = next(batch for batch in plan.batches(4) if (0, 21) in batch.rows)
-        assert f"the first being made/test queries t{fatal.rows[0][1]}." in str(error.value)
+    (bad,) = report.bad
+    assert (bad.source, bad.item_id) == ("made/test queries", "t21")
+    assert bad.reason.startswith(f"{MAX_ATTEMPTS} worker processes died over it")
+    assert report.encoded == 39 and int(shelf.contains(plan.keys()).sum()) == 39
+    assert any("died; what they were at was done again" in note for note in report.notes)
 
 
-def test_contents_that_kill_their_worker_are_not_blamed_on_another_caller(cluster, watched, tmp_path):
+def test_a_content_that_kills_its_worker_costs_another_caller_nothing(cluster, watched, tmp_path):
     """Two callers share the actors: the batches of the other one die with a worker too, three times and more."""
     texts = [f"text {i:02d}" for i in range(40)]
     poisoned = plan_of("poisoned", [*texts[:20], "poison", *texts[20:]])
     fine = plan_of("poisoned", [f"other {i}" for i in range(120)])
-    stage, raised = PoolStage(Workers(1)), []
+    stage, reports = PoolStage(Workers(1)), []
 
     def fail() -> None:
-        try:
-            run(stage, poisoned, tmp_path)
-        except ModelError as error:
-            raised.append(str(error))
+        run(Reporting(stage, reports), poisoned, tmp_path)
 
     caller = threading.Thread(target=fail)
     caller.start()
-    shelf = run(stage, fine, tmp_path, batch_size=1)
+    shelf = run(Reporting(stage, reports), fine, tmp_path, batch_size=1)
     caller.join()
     stage.close()
 
     assert shelf.contains(fine.keys()).all()
-    fatal = next(batch for batch in poisoned.batches(4) if (0, 20) in batch.rows)
-    assert len(raised) == 1 and f"the first being made/test queries t{fatal.rows[0][1]}." in raised[0]
+    assert [bad.item_id for report in reports for bad in report.bad] == ["t20"]
