@@ -192,10 +192,13 @@ def _export(function: Function, path: Path, check: Callable[[Path, Tensors], Any
     except ModelError:
         raise
     except Exception as error:  # of any kind, from any depth of the exporter
-        reason = " ".join(str(error).split())[:300]
+        first = error
+        while first.__cause__ is not None:  # the exporter's own words are the same for all
+            first = first.__cause__
+        reason = " ".join(str(first).split())[:200]
         raise ModelError(
-            f"{name} does not become a graph ({type(error).__name__}: {reason}). Leave --runtime out, which runs it "
-            "with torch."
+            f"{name} does not become a graph of {', '.join(function.inputs)} ({type(first).__name__}: {reason}). Leave "
+            "--runtime out, which runs it with torch."
         ) from error
     found = check(path, short)
     lengths = np.linalg.norm(expected, axis=1) * np.linalg.norm(found, axis=1)
@@ -212,10 +215,12 @@ def _exportable(encoder: DenseEncoder) -> DenseEncoder:
     twin = copy(encoder)
     twin.spec = replace(encoder.spec, device="cpu")
     for module in twin.model.modules():
-        own: Any = getattr(module, "config", None)
-        for config in (own, getattr(own, "text_config", None)):
+        own = getattr(module, "config", None)
+        configs: list[Any] = [own, getattr(own, "text_config", None)]
+        for config in configs:
             if hasattr(config, "use_cache"):
                 config.use_cache = False
+    twin.make_traceable()
     return twin
 
 

@@ -22,6 +22,7 @@ from raylib.models.instructions import task_instruction
 from raylib.models.loading import check_embedding_dim, with_adapter
 from raylib.models.pooling import normalise, truncate
 from raylib.models.protocol import ModelSpec
+from raylib.models.sentence_modules import prompt_free_mask, weightless_transformer
 from raylib.models.torch_encoder import DenseEncoder
 from raylib.models.weights import adapter_base_identity
 from raylib.types import Batch, EncodeContext, Role, Similarity, Tensors
@@ -276,6 +277,11 @@ class SentenceEncoder(DenseEncoder):
         features = {**inputs, **{name: value for name, value in scalars.items() if name != "task"}}
         return model(features, **({"task": scalars["task"]} if "task" in scalars else {}))
 
+    def make_traceable(self) -> None:
+        for module in self.model:
+            if hasattr(module, "_exclude_prompt_from_mask"):  # which asks whether any row has padding on the left
+                module._exclude_prompt_from_mask = prompt_free_mask
+
     def dense(self, inputs: Mapping[str, torch.Tensor], scalars: Mapping[str, str | int]) -> torch.Tensor:
         vectors = self.run_modules(self.model, inputs, scalars)["sentence_embedding"]
         if self.spec.embedding_dim is not None:
@@ -283,24 +289,3 @@ class SentenceEncoder(DenseEncoder):
             if type(self.model[-1]).__name__ == "Normalize":
                 vectors = normalise(vectors)
         return vectors
-
-
-def weightless_transformer() -> type:
-    """sentence-transformers' Transformer module with a model that takes no memory: it can only preprocess."""
-    import torch
-    from sentence_transformers.base.modules import Transformer
-    from transformers import AutoModel
-
-    class WeightlessTransformer(Transformer):
-        def _load_model(
-            self, model_name_or_path, transformer_task, config, backend, is_peft_model, **model_kwargs
-        ) -> Any:
-            if transformer_task != "feature-extraction" or config.is_encoder_decoder:
-                return super()._load_model(
-                    model_name_or_path, transformer_task, config, backend, is_peft_model, **model_kwargs
-                )
-            trust = bool(model_kwargs.get("trust_remote_code"))
-            with torch.device("meta"):
-                return AutoModel.from_config(config, trust_remote_code=trust)
-
-    return WeightlessTransformer

@@ -198,6 +198,10 @@ class DenseEncoder(TorchEncoder):
         """Those of the scalars on which a vector depends: a graph is of one value of each. Needs no weights."""
         return dict(scalars)
 
+    def make_traceable(self) -> None:
+        """Replace steps of the loaded model that depend on a value of a tensor by others that give the same."""
+        return
+
     def vectors(self, tensors: Tensors) -> TokenVectors:
         from raylib.models.token_vectors import TokenVectors
 

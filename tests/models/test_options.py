@@ -9,6 +9,7 @@ from raylib.evaluate.config import EvaluateConfig
 from raylib.models.options import ModelOptions
 from raylib.models.protocol import ModelSpec
 from raylib.models.registry import resolve
+from raylib.train.config import TrainConfig
 
 
 def test_every_option_of_a_spec_is_a_flag_with_the_same_default():
@@ -23,6 +24,17 @@ def test_options_that_change_no_vector_do_not_tell_runs_apart():
     assert spec.options() == {"adapter": "a", "query_prompt": ""}
     assert ModelSpec("m").given() == ModelSpec("m").options() == {}
     assert ModelSpec("m", endpoint="http://h/v1").options() == {"endpoint": "http://h/v1"}
+
+
+def test_the_runtime_that_runs_a_model_anyway_is_none():
+    assert ModelSpec("m", runtime="torch").given() == ModelSpec("m", runtime="torch").options() == {}
+    spec = ModelSpec("m", runtime="openvino", precision="bf16")
+    assert spec.options() == {"runtime": "openvino", "precision": "bf16"}
+
+
+def test_the_precision_of_training_is_none_of_the_models():
+    config = TrainConfig(model=["m"], data=["d.jsonl"], precision="bf16")
+    assert config.spec == ModelSpec("m") and config.precision == "bf16"
 
 
 def test_an_option_that_a_family_does_not_have_is_refused_by_its_flag():

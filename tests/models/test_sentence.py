@@ -388,3 +388,17 @@ def test_it_pickles_before_and_after_loading(models: dict[str, Path]) -> None:
     assert len(loaded) < len(fresh) + 5_000, "weights stay behind"
     for data in (fresh, loaded):
         assert np.array_equal(vectors(pickle.loads(data), text=TEXTS), before)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_mask_without_the_prompt_is_the_librarys(side: str) -> None:
+    import torch
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    from raylib.models.sentence_modules import prompt_free_mask
+
+    lengths = torch.tensor([[7], [4], [6]])
+    places = torch.arange(7).unsqueeze(0)
+    mask = (places < lengths if side == "right" else places >= 7 - lengths).to(torch.int64)
+    theirs = Pooling._exclude_prompt_from_mask(mask, 3)
+    assert torch.equal(prompt_free_mask(mask, 3), theirs) and theirs.sum(dim=1).tolist() == [4, 1, 3]

@@ -207,6 +207,7 @@ def test_a_loss_that_is_no_number_names_the_batch(folder, settings, monkeypatch)
         ({"eval_tasks": ["NoSuchTask"]}, "NoSuchTask"),
         ({"matryoshka": ["4096"]}, "4096"),
         ({"model": "raylib/bm25"}, "no weights that can be trained"),
+        ({"runtime": "onnx"}, "--runtime onnx: torch alone has gradients; leave it out"),
         ({"keep_last": 0}, "--keep-last is 0"),
         ({"optimizer": "paged_adamw_8bit"}, "sees no CUDA GPU"),
         ({"track": ["wandb"]}, "pip install wandb"),
