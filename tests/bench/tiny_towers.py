@@ -62,8 +62,8 @@ def _save_two_towers(folder: Path, shape: str) -> None:
 
 def _ending_last(tokenizer: Any) -> Any:
     """The same tokenizer with CLIP's names of its special tokens, of which the end has the highest id, as published."""
-    from transformers import PreTrainedTokenizerFast
     from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
 
     about = json.loads(tokenizer.backend_tokenizer.to_str())
     vocabulary = about["model"]["vocab"]

@@ -1,8 +1,8 @@
 """Candle, Hugging Face's tensors in Rust, through embed_anything (https://github.com/StarlightSearch/EmbedAnything).
 
 `embed` is what a Python user of it calls: a text goes in and a vector comes out, with its tokenizer, pooling and
-normalisation in Rust. An image goes in as a file: embed_anything takes nothing else. Before that the model's own image
-processor brings it to size here, as embed_anything's own scaling is none of the models': both are in the time of a call.
+normalisation in Rust. An image goes in as a file: embed_anything takes nothing else. Before that the model's own
+processor brings it to size here, as embed_anything's way is none of the models'. Both are in the time of a call.
 
 Two of its defects are worked around, at their price: a text padded past the window of Gemma 3 comes back as NaN, and is
 embedded once more by itself; a text longer than CLIP's is a panic, so that its tokenizer.json is told where to cut.
@@ -10,12 +10,10 @@ embedded once more by itself; a text longer than CLIP's is a panic, so that its 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Mapping
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,9 +22,10 @@ import numpy as np
 
 from raylib.bench.protocol import Runner, Runtime, Target
 from raylib.bench.runtimes.candle_models import Plan, plan_of
-from raylib.bench.runtimes.checkpoints import Checkpoint, Unsupported, checkpoint
+from raylib.bench.runtimes.checkpoints import Checkpoint, Unsupported, checkpoint, commit_of
 from raylib.bench.runtimes.hub_layout import (
     NAME,
+    embed_texts,
     hub_home,
     lay_out,
     loaded_bytes,
@@ -35,12 +34,13 @@ from raylib.bench.runtimes.hub_layout import (
     unit_vectors,
 )
 from raylib.errors import ModelError
+from raylib.store.manifests import versions
 from raylib.types import Batch
 
 LAYOUT_VERSION = 1
 """Raised when the same checkpoint would be written otherwise than before."""
 
-TOKENIZER = "tokenizer.json"
+TOKENIZER, POOLING = "tokenizer.json", "raylib_pooling.json"
 
 MISSING = 'embed_anything is not installed; pip install "raylib-cluster[candle]"'
 
@@ -69,47 +69,41 @@ class CandleRuntime(Runtime):
     def build(self, target: Target) -> None:
         found = checkpoint(target)
         plan = plan_of(found, target)
-        home, commit = self._place(found, plan, target)
+        home, commit = _place(target)
         lay_out(home, commit, lambda folder: _write(folder, found, plan))
 
     def load(self, target: Target) -> Runner:
-        found = checkpoint(target)
-        plan = plan_of(found, target)
-        home, commit = self._place(found, plan, target)
+        home, commit = _place(target)
         folder = snapshot_folder(home, commit)
         if not folder.is_dir():
             raise ModelError(f"{target.spec.name}: nothing is built for Candle in {home}; build it first")
         set_threads(target)
         with hub_home(home), panics_told(target.spec.name, "Candle cannot load it"):
-            import embed_anything as ea
+            import embed_anything
 
-            pooling = getattr(ea.Pooling, plan.pooling) if plan.pooling else None
+            ea: Any = embed_anything  # its own type stubs forget that these are static
+            pooling = json.loads((folder / POOLING).read_text())
             model = ea.EmbeddingModel.from_pretrained_hf(
-                model_id=NAME, revision=commit, dtype=ea.Dtype.F32, pooling=pooling
+                model_id=NAME,
+                revision=commit,
+                dtype=ea.Dtype.F32,
+                pooling=getattr(ea.Pooling, pooling) if pooling else None,
             )
-        return CandleRunner(target, model, loaded_bytes(folder), found.encoder.processor)
+        return CandleRunner(target, model, loaded_bytes(folder))
 
     def versions(self) -> Mapping[str, str]:
         """Candle's own version is not told by the package."""
-        return {"embed_anything": metadata.version("embed_anything")}
-
-    def _place(self, found: Checkpoint, plan: Plan, target: Target) -> tuple[Path, str]:
-        """The HF_HOME and the commit of what is written for a target."""
-        tower = target.tower if plan.rewrite else "any"
-        about = [LAYOUT_VERSION, found.encoder.fingerprint, tower, plan.config, plan.pooling, plan.cut]
-        commit = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:40]
-        return target.cache / "candle" / commit, commit
+        return versions(("raylib-cluster", "embed_anything"))
 
 
 class CandleRunner(Runner):
     """See the module."""
 
-    def __init__(self, target: Target, model: Any, disk_bytes: int, processor: Any) -> None:
-        import embed_anything as ea
-
+    def __init__(self, target: Target, model: Any, disk_bytes: int) -> None:
         self.name, self.tower, self.dim = target.spec.name, target.tower, target.spec.embedding_dim
-        self.model, self.processor, self.disk_bytes = model, processor, disk_bytes
-        self._texts: Any = ea.TextEmbedConfig
+        self.model, self.disk_bytes = model, disk_bytes
+        # Only images need it: with it PyTorch comes into the process.
+        self.encoder = checkpoint(target).encoder if target.tower == "image" else None
 
     def embed(self, contents: Batch) -> np.ndarray:
         with panics_told(self.name, "Candle cannot embed it"):
@@ -117,15 +111,11 @@ class CandleRunner(Runner):
         return unit_vectors(vectors, self.dim)
 
     def _of_texts(self, texts: list[str]) -> np.ndarray:
-        vectors = self._call(texts)
+        vectors = embed_texts(self.model, texts)
         padded = np.isnan(vectors).any(axis=1)
         for row in np.flatnonzero(padded) if len(texts) > 1 else ():
-            vectors[row] = self._call([texts[row]])[0]
+            vectors[row] = embed_texts(self.model, [texts[row]])[0]
         return vectors
-
-    def _call(self, texts: list[str]) -> np.ndarray:
-        found = self.model.embed_query(texts, config=self._texts(batch_size=len(texts)))
-        return np.array([one.embedding for one in found], dtype=np.float32)
 
     def _of_images(self, images: list[Any]) -> np.ndarray:
         with tempfile.TemporaryDirectory(prefix="raylib-bench-") as folder:
@@ -148,8 +138,10 @@ class CandleRunner(Runner):
 
         from raylib.models.loading import rgb
 
-        pixels = self.processor.image_processor(
-            [rgb(image) for image in images],
+        assert self.encoder is not None, "of an image tower"
+        over_white = self.encoder.family.settings["over_white"]
+        pixels = self.encoder.processor.image_processor(
+            [rgb(image, over_white=over_white) for image in images],
             do_convert_rgb=False,
             do_rescale=False,
             do_normalize=False,
@@ -159,6 +151,12 @@ class CandleRunner(Runner):
         return [Image.fromarray(one.round().astype(np.uint8).transpose(1, 2, 0)) for one in pixels]
 
 
+def _place(target: Target) -> tuple[Path, str]:
+    """The HF_HOME and the commit of what is written for a target."""
+    commit = commit_of(target, LAYOUT_VERSION)
+    return target.cache / "candle" / commit, commit
+
+
 def set_threads(target: Target) -> None:
     """Candle's threads and MKL's are counted from the environment when they are first used, once a process."""
     for name in ("RAYON_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
@@ -166,9 +164,10 @@ def set_threads(target: Target) -> None:
 
 
 def _write(folder: Path, found: Checkpoint, plan: Plan) -> None:
-    """config.json, tokenizer.json and model.safetensors into a snapshot's folder; weights as links where they may be."""
+    """What Candle reads, into a snapshot's folder; weights as links where they stay as they are."""
     (folder / "config.json").write_text(json.dumps(plan.config, indent=1, default=str))
     (folder / TOKENIZER).write_text(tokenizer_json(found, plan.cut))
+    (folder / POOLING).write_text(json.dumps(plan.pooling))
     for name, source in plan.heads.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).symlink_to(source.resolve())
@@ -191,8 +190,8 @@ def check_tokenizer(found: Checkpoint) -> None:
 
 
 def tokenizer_json(found: Checkpoint, cut: int | None) -> str:
-    """The tokenizer that the encoder uses, which cuts at `cut` tokens, special ones among them, and pads not at all. Where
-    it is one in Python (SigLIP's), the file beside the weights, which says the same in another notation."""
+    """The tokenizer that the encoder uses, which cuts at `cut` tokens, special ones among them, and pads not at all.
+    Where it is one in Python (SigLIP's), the file beside the weights, which says the same in another notation."""
     from tokenizers import Tokenizer
 
     backend = getattr(found.encoder.processor.tokenizer, "backend_tokenizer", None)

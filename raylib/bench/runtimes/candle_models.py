@@ -59,7 +59,8 @@ def plan_of(found: Checkpoint, target: Target) -> Plan:
     if type(encoder) is not SentenceEncoder:
         raise Unsupported(f"embed_anything has no Candle model for family {encoder.family.name}")
     kinds = [name for name, _ in found.modules]
-    if kinds not in (["Transformer", "Pooling"] + rest for rest in ([], ["Normalize"], ["Dense"] * 2 + ["Normalize"])):
+    after = ([], ["Normalize"], ["Dense", "Dense", "Normalize"])
+    if kinds not in [["Transformer", "Pooling", *rest] for rest in after]:
         raise Unsupported(f"embed_anything's Candle models have no place for the modules {', '.join(kinds)}")
     config = found.config()
     make = {
@@ -84,10 +85,6 @@ def _pooling(found: Checkpoint) -> str | None:
     assert isinstance(encoder, SentenceEncoder)
     asked = encoder.spec.pooling
     return POOLINGS[asked] if asked is not None else encoder.own_pooling()
-
-
-def _limit(found: Checkpoint) -> int:
-    return int(found.encoder.processor.max_seq_length)
 
 
 def _taken(config: Any, names: str, **more: Any) -> dict[str, Any]:
@@ -132,7 +129,7 @@ def _gemma(found: Checkpoint, config: Any) -> Plan:
         _sliding_window_pattern=pattern,
     )
     heads = {f"{n}_Dense/model.safetensors": place / "model.safetensors" for n, (place, _) in enumerate(dense, 2)}
-    return Plan(read, max_tokens=min(MAX_TOKENS, _limit(found)), heads=heads)
+    return Plan(read, max_tokens=min(MAX_TOKENS, found.max_tokens), heads=heads)
 
 
 def _qwen(found: Checkpoint, config: Any) -> Plan:
@@ -146,7 +143,7 @@ def _qwen(found: Checkpoint, config: Any) -> Plan:
         rope_theta=_rope(config.rope_parameters),
         sliding_window=None,
     )
-    return Plan(read, max_tokens=min(MAX_TOKENS, _limit(found)))
+    return Plan(read, max_tokens=min(MAX_TOKENS, found.max_tokens))
 
 
 def _bert(found: Checkpoint, config: Any) -> Plan:
@@ -156,7 +153,7 @@ def _bert(found: Checkpoint, config: Any) -> Plan:
     if pooling not in _CANDLE_POOLINGS:
         raise Unsupported(f"embed_anything pools by {', '.join(_CANDLE_POOLINGS)}; this model by {pooling}")
     first = 0 if config.model_type == "bert" else config.pad_token_id + 1
-    limit = min(_limit(found), config.max_position_embeddings - first)
+    limit = min(found.max_tokens, config.max_position_embeddings - first)
 
     def rewrite(weights: Weights) -> Weights:
         name = "embeddings.position_embeddings.weight"

@@ -7,15 +7,15 @@ loaded without a question to the network.
 from __future__ import annotations
 
 import os
-import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from raylib.errors import ModelError, RaylibError
+from raylib.models.export import written_once
 
 NAME = "raylib/bench"
 """Of every model that is laid out here: each has a hub cache of its own."""
@@ -29,25 +29,17 @@ def snapshot_folder(home: Path, commit: str) -> Path:
 
 
 def lay_out(home: Path, commit: str, write: Callable[[Path], None]) -> None:
-    """Have `write` fill the snapshot's folder, unless it is there. It is written aside and renamed: two processes may do
-    so at the same time."""
-    if home.is_dir():
-        return
-    aside = home.with_name(f".{home.name}.{uuid.uuid4().hex}.part")
-    try:
+    """Have `write` fill the snapshot's folder below `home`, unless it is there."""
+
+    def fill(aside: Path) -> None:
         folder = snapshot_folder(aside, commit)
         folder.mkdir(parents=True)
         references = folder.parent.parent / "refs"
         references.mkdir()
         (references / "main").write_text(commit)
         write(folder)
-        try:
-            aside.rename(home)
-        except OSError:
-            if not home.is_dir():  # else another process was first
-                raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+
+    written_once(home, fill)
 
 
 def loaded_bytes(folder: Path) -> int:
@@ -82,6 +74,17 @@ def panics_told(name: str, what: str) -> Iterator[None]:
     except BaseException as error:
         reason = " ".join(str(error).split())[:400]
         raise ModelError(f"{name}: {what}: {type(error).__name__}: {reason}") from error
+
+
+def embed_texts(model: Any, texts: list[str]) -> np.ndarray:
+    """[n, dim] float32 of texts, in one batch. Raises ModelError where some are missing: a batch that fails inside may
+    just be left out."""
+    import embed_anything as ea
+
+    found = model.embed_query(texts, config=ea.TextEmbedConfig(batch_size=len(texts)))
+    if len(found) != len(texts):
+        raise ModelError(f"embed_anything gave {len(found)} vectors for {len(texts)} texts")
+    return np.array([one.embedding for one in found], dtype=np.float32)
 
 
 def unit_vectors(vectors: np.ndarray, dim: int | None) -> np.ndarray:
