@@ -195,11 +195,15 @@ def bench(model: str | Sequence[str] | BenchConfig, **settings: Any) -> BenchOut
     config.check_complete()
     if config.summary_only:
         return summarise(config)
-    if not config.local:
-        raise UserError("raylib bench measures the machine that it runs on; add --local")
     quiet_libraries()
-    place = ThisMachine(next(iter(config.node_types), None))
-    return BenchJob(config, place, reporter(config.quiet)).run()
+    told = reporter(config.quiet)
+    if config.local:
+        return BenchJob(config, ThisMachine(next(iter(config.node_types), None)), told).run()
+    with connected(config):
+        from raylib.cluster.bench import RayNodes
+
+        gpus = (config.device or "cpu").startswith("cuda")
+        return BenchJob(config, RayNodes(config.node_types, gpus, config.timeout, told), told).run()
 
 
 def plan(config: EvaluateConfig) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
+from raylib.bench.config import BenchConfig
 from raylib.errors import UserError
 from raylib.extract.config import ExtractConfig
 from raylib.placement import Placement
@@ -32,7 +33,7 @@ def with_settings(kind: type[Config], job: str, settings: dict[str, Any]) -> Con
     return kind(**settings)
 
 
-def connected(config: Placement | ProbeConfig):
+def connected(config: Placement | ProbeConfig | BenchConfig):
     if config.local:
         return nullcontext()
     from raylib.cluster.session import session

@@ -196,7 +196,7 @@ FLAGS = [
     ],
     *["--family", "clip", "--no-merge", "--fusion", "mean", "--mode", "hybrid", "--mode-weights", "1,2,3"],
     *["--query-prompt", "q: ", "--document-prompt", "", "--attention", "eager", "--compile"],
-    *["--endpoint", "http://h/v1", "--max-batch-tokens", "99"],
+    *["--runtime", "onnx", "--precision", "int8", "--endpoint", "http://h/v1", "--max-batch-tokens", "99"],
     *["--index", "IVF8,Flat", "--candidates", "int8", "--oversample", "9", "--token-pooling", "2"],
     *["--target-prefix", "--candidate-pool", "subset", "--image-dir", "images.zip"],
     *["--limit", "10", "--keep-rankings", "7", "--allow-errors", "5", "--overwrite", "--dry-run", "--quiet"],
@@ -234,6 +234,8 @@ query-prompt: "q: "
 document-prompt: ""
 attention: eager
 compile: true
+runtime: onnx
+precision: int8
 endpoint: http://h/v1
 max-batch-tokens: 99
 index: IVF8,Flat
@@ -283,6 +285,8 @@ SAID = EvaluateConfig(
     document_prompt="",
     attention="eager",
     compile=True,
+    runtime="onnx",
+    precision="int8",
     endpoint="http://h/v1",
     max_batch_tokens=99,
     index="IVF8,Flat",

@@ -49,9 +49,7 @@ class ModelChoice:
 
     def specs(self) -> list[ModelSpec]:
         """One spec per model, without repeats, all with the same options."""
-        mine = {f.name for f in dataclasses.fields(self)} - {"model"}
-        options = {f.name: getattr(self, f.name) for f in dataclasses.fields(ModelSpec) if f.name in mine}
-        return [ModelSpec(name, **options) for name in dict.fromkeys(self.model)]
+        return _specs(self, ModelChoice)
 
 
 @dataclass
@@ -88,3 +86,13 @@ class ModelOptions(ModelChoice):
     endpoint: str | None = field(default=None, metadata={"metavar": "URL"})
     """Ask an OpenAI-compatible server (vLLM, TEI, OpenAI) for the vectors, e.g. http://localhost:8000/v1. The key is
     read from RAYLIB_ENDPOINT_KEY, else OPENAI_API_KEY."""
+
+    def specs(self) -> list[ModelSpec]:
+        """One spec per model, without repeats, all with the same options."""
+        return _specs(self, ModelOptions)
+
+
+def _specs(settings: ModelChoice, kind: type[ModelChoice]) -> list[ModelSpec]:
+    """kind: whose fields are options of the specs; a job may have others of such names."""
+    options = {f.name: getattr(settings, f.name) for f in dataclasses.fields(kind) if f.name != "model"}
+    return [ModelSpec(name, **options) for name in dict.fromkeys(settings.model)]

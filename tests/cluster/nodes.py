@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,9 @@ class Nodes:
     def job_server(self) -> str:
         return f"http://{self._cluster.head_node.address_info['webui_url']}"
 
-    def add(self, cpus: int) -> None:
-        self.workers.append(self._cluster.add_node(num_cpus=cpus, object_store_memory=2**28))
+    def add(self, cpus: int, labels: Mapping[str, str] | None = None) -> None:
+        node = self._cluster.add_node(num_cpus=cpus, object_store_memory=2**28, labels=dict(labels or {}))
+        self.workers.append(node)
 
     def running(self, name: str) -> list[int]:
         """The numbers of the worker nodes that have a process of this name, a regular expression."""
