@@ -71,7 +71,7 @@ class SentenceEncoder(DenseEncoder):
         """A pooling and a width that are the model's own are as good as none."""
         base = adapter_base_identity(self.location, self.spec)
         pooling, dim = self.spec.pooling, self.spec.embedding_dim
-        if pooling is not None and POOLINGS[pooling] == self._pooling_mode():
+        if pooling is not None and POOLINGS[pooling] == self.own_pooling():
             pooling = None
         if dim is not None and dim == self._width():
             dim = None
@@ -98,7 +98,7 @@ class SentenceEncoder(DenseEncoder):
         paths = [Path(m["path"], "config.json").as_posix() for m in modules if m["type"].rpartition(".")[2] == kind]
         return [self._json(path) or {} for path in paths]
 
-    def _pooling_mode(self) -> str | None:
+    def own_pooling(self) -> str | None:
         """The model's own pooling, in the library's word; None where that is not known, and for several at once."""
         for config in self._module_configs("Pooling"):
             older = [name for name in _OLD_POOLINGS if config.get(name)]  # until version 5 of the library
@@ -115,7 +115,7 @@ class SentenceEncoder(DenseEncoder):
         dense = self._module_configs("Dense")
         if dense:
             return dense[-1].get("out_features")
-        if self._pooling_mode() is None:
+        if self.own_pooling() is None:
             return None
         config = self._module_configs("Pooling")[0]
         return config.get("embedding_dimension", config.get("word_embedding_dimension"))

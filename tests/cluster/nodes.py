@@ -63,7 +63,7 @@ class Nodes:
         return node.all_processes["raylet"][0].process
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]
@@ -99,7 +99,7 @@ def ray_nodes(*cpus: int, head_cpus: int = 0, job_server: bool = False) -> Itera
     before = {name: os.environ.get(name) for name in _QUICK_HEALTH_CHECKS}
     os.environ.update(_QUICK_HEALTH_CHECKS)
     head = {"num_cpus": head_cpus, "object_store_memory": 2**28, "include_dashboard": job_server, "temp_dir": folder}
-    head |= {"dashboard_port": _free_port()} if job_server else {}
+    head |= {"dashboard_port": free_port()} if job_server else {}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         nodes = Nodes(cluster)

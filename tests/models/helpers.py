@@ -82,9 +82,9 @@ def save_siglip(directory: Path, *, naflex: bool = False, limit: int = 16) -> No
 TINY: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
-def save_sentence(directory: Path, shape: str, *, width: int = 32) -> None:
+def save_sentence(directory: Path, shape: str, *, width: int = 32, layers: int = 2, **gemma: Any) -> None:
     """ "bge-m3": XLM-R, first token. "gemma": Gemma 3 reading both ways, mean, two dense layers. "qwen": Qwen 3, last
-    token, padded on the left, an EOS after each text. width: of Gemma's vectors."""
+    token, padded on the left, an EOS after each text. width: of Gemma's vectors. gemma: of its configuration."""
     import torch
     import transformers as t
     from sentence_transformers import SentenceTransformer
@@ -95,14 +95,14 @@ def save_sentence(directory: Path, shape: str, *, width: int = 32) -> None:
     template = {"bge-m3": "<s> $A </s>", "gemma": "<s> $A </s>", "qwen": "$A </s>"}[shape]
     tokenizer = build_tokenizer(WORDS, template=template, max_length=64, padding_side=side)
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    size = {**TINY, **ids, "vocab_size": len(tokenizer)}
+    size = {**TINY, **ids, "vocab_size": len(tokenizer), "num_hidden_layers": layers}
     heads = {"num_key_value_heads": 2, "head_dim": 8}
     with seeded(3):
         if shape == "bge-m3":
             model = t.XLMRobertaModel(t.XLMRobertaConfig(**size, max_position_embeddings=80))
         elif shape == "gemma":
-            bidirectional = t.Gemma3TextConfig(**size, **heads, use_bidirectional_attention=True, sliding_window=16)
-            model = t.Gemma3TextModel(bidirectional)
+            gemma = {**size, **heads, "use_bidirectional_attention": True, "sliding_window": 16, **gemma}
+            model = t.Gemma3TextModel(t.Gemma3TextConfig(**gemma))
         else:
             model = t.Qwen3Model(t.Qwen3Config(**size, **heads))
         dense = [Dense(32, 48, bias=False, activation_function=torch.nn.Identity())]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from raylib.bench.inputs import photos
-from raylib.bench.protocol import Runtime, Target
+from raylib.bench.protocol import Runner, Runtime, Target
 from raylib.bench.runtimes.torch_runtime import EncoderRunner, TorchRuntime
 from raylib.errors import UserError
 from raylib.models.exported import ExportedEncoder
@@ -36,11 +36,11 @@ class _ExportedRuntime(Runtime):
     def build(self, target: Target) -> None:
         """Export the graph of this tower, whose inputs the first content shows."""
         encoder = self._encoder(target)
-        encoder.graph(_tensors(encoder, target))
+        encoder.graph(content_tensors(encoder, target))
 
-    def load(self, target: Target) -> EncoderRunner:
+    def load(self, target: Target) -> Runner:
         encoder = self._encoder(target)
-        tensors = _tensors(encoder, target)
+        tensors = content_tensors(encoder, target)
         encoder.session(tensors)
         folder = encoder.graph(tensors).parent
         return EncoderRunner(encoder, sum(path.stat().st_size for path in folder.iterdir()))
@@ -68,6 +68,6 @@ class OpenVinoRuntime(_ExportedRuntime):
     packages = ("openvino", "nncf", "onnx", "torch")
 
 
-def _tensors(encoder: ExportedEncoder, target: Target) -> Tensors:
+def content_tensors(encoder: ExportedEncoder, target: Target) -> Tensors:
     one: Batch = {"text": ["one text"]} if target.tower == "text" else {"image": list(photos(1))}
     return encoder.preprocess(one, EncodeContext(None))

@@ -1,0 +1,131 @@
+"""One embedding model of middle size on every runtime, by `raylib bench` itself.
+
+    python benchmarks/runtimes.py [--quick] [--rounds 2] [--folder DIR] [--output benchmarks/results/runtimes.json]
+
+With --folder, what is measured there is not measured again. README.md says what is compared with what.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
+
+from benchmarks.common import markdown_table, processor, publish, say  # noqa: E402
+
+BEGIN, END = "<!-- results of runtimes.py: rewritten by every full run -->", "<!-- end of results of runtimes.py -->"
+
+LAYERS, HIDDEN = 6, 512
+PRECISIONS, BATCHES, LENGTHS = ("fp32", "bf16", "int8"), (1, 8, 32), (128,)
+
+_COLUMNS = (
+    "runtime",
+    "batch",
+    "p50, ms",
+    "texts/s",
+    "CPU ms a text",
+    "× torch fp32, CPU",
+    "lowest cosine",
+    "MB",
+    "load s",
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a small model, one batch: does everything run?")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--folder", help="where models and results stay")
+    parser.add_argument("--output", help="JSON; by default benchmarks/results, or nowhere with --quick")
+    options = parser.parse_args()
+    output = options.output or (None if options.quick else str(REPOSITORY / "benchmarks" / "results" / "runtimes.json"))
+    started, load = time.time(), os.getloadavg()[0]
+    with contextlib.ExitStack() as stack:
+        root = options.folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="raylib-benchmark-"))
+        results = measure(Path(root), options.quick, options.rounds)
+    record = {
+        "date": time.strftime("%Y-%m-%d"),
+        "processor": processor(),
+        "minutes": round((time.time() - started) / 60, 1),
+        "load average": {"start": round(load, 2), "end": round(os.getloadavg()[0], 2)},
+        "results": [dataclasses.asdict(result) for result in results],
+    }
+    publish(record, table(record), output, (BEGIN, END), recorded=options.output is None)
+    return 0
+
+
+def measure(root: Path, quick: bool, rounds: int) -> list[Any]:
+    import raylib
+    from benchmarks.train_inputs import build_model
+
+    model = root / "bert"
+    if not model.exists():
+        model.mkdir(parents=True)
+        build_model(model, *((2, 64) if quick else (LAYERS, HIDDEN)))
+    say("raylib bench")
+    outcome = raylib.bench(
+        str(model),
+        precision=list(PRECISIONS),
+        batch_sizes=[8] if quick else list(BATCHES),
+        sequence_lengths=list(LENGTHS),
+        rounds=1 if quick else rounds,
+        duration=0.2 if quick else 3.0,
+        local=True,
+        output_folder=str(root / "bench"),
+    )
+    return outcome.results
+
+
+def table(record: dict[str, Any]) -> list[str]:
+    results = record["results"]
+    measured = [result for result in results if result["status"] == "measured"]
+    plain = {
+        r["cell"]["batch"]: _median(r, "cpu_ms_per_call")
+        for r in measured
+        if (r["cell"]["runtime"], r["cell"]["precision"]) == ("torch", "fp32")
+    }
+    rows = [_row(result, plain) for result in measured]
+    others = {(r["cell"]["runtime"], r["cell"]["precision"]): r["reason"] for r in results if r["status"] != "measured"}
+    told = [f"- {runtime} {precision}: {reason}" for (runtime, precision), reason in others.items()]
+    begin, end = record["load average"]["start"], record["load average"]["end"]
+    about = (
+        f"{record['date']}; 1 thread, {record['processor']}; {record['minutes']} minutes, load average {begin} at the "
+    )
+    versions = {k: v for r in measured for k, v in r["machine"].get("versions", {}).items()}
+    about += f"the start, {end} at the end; {', '.join(f'{name} {v}' for name, v in sorted(versions.items()))}."
+    return [*markdown_table(_COLUMNS, rows), "", "Not measured:", "", *told, "", about]
+
+
+def _row(result: dict[str, Any], plain: dict[int, float]) -> list[str]:
+    cell, parity = result["cell"], result["parity"]
+    batch, cpu = cell["batch"], _median(result, "cpu_ms_per_call")
+    p50 = sorted(one["latency_ms"]["p50"] for one in result["rounds"])[len(result["rounds"]) // 2]
+    return [
+        f"{cell['runtime']} {cell['precision']}",
+        str(batch),
+        f"{p50:.1f}",
+        f"{_median(result, 'contents_per_s'):.1f}",
+        f"{cpu / batch:.1f}",
+        f"{plain[batch] / cpu:.2f}×" if batch in plain else "",
+        f"{parity['cosine']:.6f}",
+        f"{_median(result, 'peak_rss_mb'):,.0f}",
+        f"{_median(result, 'load_s'):.1f}",
+    ]
+
+
+def _median(result: dict[str, Any], name: str) -> float:
+    found = sorted(one[name] for one in result["rounds"])
+    return found[len(found) // 2]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
