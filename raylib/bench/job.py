@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -56,8 +56,7 @@ class BenchJob:
             runs = (ModelRun(config, spec, tower, node, book, self.reporter) for spec, tower in models)
             return [result for run in runs for result in run.run()]
 
-        with ThreadPoolExecutor(len(nodes)) as pool:
-            found = [result for of_node in pool.map(on_node, nodes) for result in of_node]
+        found = [result for of_node in _side_by_side(on_node, nodes) for result in of_node]
         write_report(book.results, config.output_folder, csv=config.csv, prices=prices)
         return Outcome(config.output_folder, found)
 
@@ -67,6 +66,17 @@ class BenchJob:
         if not isinstance(encoder, Encoder):
             raise UserError(f"{spec.name} searches by itself and has no vectors; give a model that encodes")
         return self.config.towers or sorted(encoder.modalities, reverse=True)
+
+
+def _side_by_side(on_node: Callable[[Node], list[Result]], nodes: Sequence[Node]) -> list[list[Result]]:
+    """A single node is waited for in this thread, which an interrupt reaches: it ends the process under way."""
+    if len(nodes) == 1:
+        return [on_node(nodes[0])]
+    pool = ThreadPoolExecutor(len(nodes))
+    try:
+        return list(pool.map(on_node, nodes))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def summarise(config: BenchConfig) -> Outcome:

@@ -19,12 +19,14 @@ class InProcess:
     def __init__(self, node_type: str | None = None) -> None:
         self.type = node_type
         self.jobs: list[dict[str, Any]] = []
+        self.timeouts: set[float] = set()
 
     def nodes(self):
         return [self]
 
     def run(self, job: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
         self.jobs.append(dict(job))
+        self.timeouts.add(timeout_s)
         try:
             return run_job(job)
         except BaseException as error:  # the toys panic

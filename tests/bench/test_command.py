@@ -78,6 +78,12 @@ def test_prices_and_names_are_checked_before_anything_is_measured(tmp_path, node
     assert not node.jobs
 
 
+def test_towers_are_those_that_the_model_has(node, tiny):
+    for family, towers in {"clip": ["text", "image"], "sentence-transformers": ["text"]}.items():
+        config = BenchConfig(model=[str(tiny(family))])
+        assert BenchJob(config, node, QuietReporter())._towers(config.specs()[0]) == towers
+
+
 def test_a_node_of_each_type_measures_all_cells(tmp_path, node, tiny, monkeypatch):
     monkeypatch.setattr("raylib.bench.measure.LEAST_CONTENTS", 4)
     monkeypatch.setattr("raylib.bench.measure.LEAST_CALLS", 2)
@@ -99,8 +105,7 @@ def test_a_node_of_each_type_measures_all_cells(tmp_path, node, tiny, monkeypatc
     assert sorted(r.machine["node_type"] for r in read_results(str(tmp_path / "out"))) == ["big", "small"]
 
 
-def test_quality_is_that_of_raylib_evaluate(tmp_path, monkeypatch):
-    monkeypatch.setenv("RAYLIB_CACHE", str(tmp_path / "cache"))
+def test_quality_is_that_of_raylib_evaluate(tmp_path):
     model = "raylib/hashed-ngrams"
     found = ndcg_at_5(ModelSpec(model), "StdlibPagesT2T", str(tmp_path / "store"))
     raylib.evaluate(model, tasks=["StdlibPagesT2T"], local=True, output_folder=str(tmp_path / "out"), quiet=True)

@@ -35,9 +35,9 @@ def bench(node, tmp_path, tiny, monkeypatch):
 
 
 def test_flags_are_what_a_process_sees(bench):
-    results = bench(batch_sizes=[1, 4], sequence_lengths=[8, 24], threads=[1, 2])
+    results = bench(batch_sizes=[4], sequence_lengths=[8, 24], threads=[1, 2])
     seen = [(r.cell, r.rounds[0].observed) for r in results]
-    assert len(seen) == 8
+    assert len(seen) == 4
     for cell, observed in seen:
         assert observed["batch"] == cell.batch
         assert observed["tokens"] == [cell.tokens, cell.tokens]
@@ -94,6 +94,17 @@ def test_images_have_no_length(bench):
     results = bench("clip", "image", batch_sizes=[3])
     assert [(r.cell.tokens, r.status, r.rounds[0].observed["batch"]) for r in results] == [(None, "measured", 3)]
     assert results[0].rounds[0].tensor_in["p50"] < results[0].rounds[0].latency_ms["p50"]  # without the resizing
+
+
+def test_a_tower_that_pads_to_its_full_length_computes_it(bench):
+    short, long = bench("siglip", sequence_lengths=[8, 20])
+    assert short.rounds[0].observed["padded"] == 16
+    assert (long.status, long.reason) == ("hole", "the model reads 16 tokens of a text, and not 20")
+
+
+def test_every_process_has_the_time_that_it_is_given(bench, node):
+    bench(timeout=77.0)
+    assert node.timeouts == {77.0}
 
 
 def test_a_graph_of_the_wrong_pooling_is_refused_and_not_timed(bench, node):
