@@ -13,7 +13,7 @@ import numpy as np
 
 from raylib.bench.protocol import Runner
 from raylib.bench.records import Parity
-from raylib.bench.reference import GATE, VECTORS, gate_batches
+from raylib.bench.reference import ABOUT, GATE, VECTORS, gate_batches
 
 LEAST_COSINE = 0.99999
 """Of any fp32 vector with PyTorch's. bf16 and int8 are reported, and not judged by it."""
@@ -21,11 +21,18 @@ _UNIT = 1e-3
 """How far from 1 the length of an fp32 vector may be."""
 
 
-def parity_of(runner: Runner, folder: str, tower: str) -> tuple[Parity, float]:
-    """How near a runtime's vectors are to those in the folder, and the length that is furthest from 1."""
+def parity_of(runner: Runner, folder: str, tower: str, max_tokens: int | None = None) -> tuple[Parity, float]:
+    """How near a runtime's vectors are to those in the folder, and the length that is furthest from 1. max_tokens:
+    where the runtime cuts texts; longer ones are left out."""
     texts = json.loads(Path(folder, GATE).read_text(encoding="utf-8"))
+    reference = np.load(Path(folder, VECTORS))
+    if max_tokens is not None:
+        tokens = json.loads(Path(folder, ABOUT).read_text(encoding="utf-8"))["gate_tokens"]
+        alone = dict(zip(texts, reference, strict=False))
+        texts = [text for text, n in zip(texts, tokens, strict=True) if n <= max_tokens]
+        reference = np.stack([alone[text] for batch in gate_batches(texts, tower) for text in batch["text"]])
     found = [runner.embed(batch) for batch in gate_batches(texts, tower)]
-    return compare(np.load(Path(folder, VECTORS)), np.concatenate(found))
+    return compare(reference, np.concatenate(found))
 
 
 def compare(reference: np.ndarray, found: np.ndarray) -> tuple[Parity, float]:

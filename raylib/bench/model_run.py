@@ -36,6 +36,7 @@ class Standing:
     language: str = "python"
     parity: Parity | None = None
     ndcg_at_5: float | None = None
+    max_tokens: int | None = None
 
 
 class ModelRun:
@@ -91,12 +92,18 @@ class ModelRun:
                 status: Status = "hole" if "hole" in prepared else "failed"
                 self._close(variant, mine, status, prepared[status], language)
                 continue
-            too_long = [w for w in mine if str(w.tokens) in reference["holes"]]
+            limit = prepared["max_tokens"]
+            holes: dict[int | None, str] = {
+                **{n: f"it cuts texts at {limit} tokens" for w in mine if (n := w.tokens or 0) > (limit or n)},
+                **{int(n): why for n, why in reference["holes"].items()},
+            }
+            too_long = [w for w in mine if w.tokens in holes]
             for tokens in dict.fromkeys(w.tokens for w in too_long):
                 same = [w for w in too_long if w.tokens == tokens]
-                self._close(variant, same, "hole", reference["holes"][str(tokens)], language)
+                self._close(variant, same, "hole", holes[tokens], language)
             live += [w for w in mine if w not in too_long]
-            standing = standing or Standing({"node_type": self.node.type, **prepared["machine"]}, language)
+            machine = {"node_type": self.node.type, **prepared["machine"]}
+            standing = standing or Standing(machine, language, max_tokens=limit)
         if standing is None or not live:
             return
         protocol = {**self.config.protocol(), "fingerprint": reference["fingerprint"]}
@@ -134,7 +141,7 @@ class ModelRun:
         if one is not None and len(known) == cells:
             standing.parity, standing.ndcg_at_5 = one.parity, one.ndcg_at_5
         if standing.parity is None:
-            gate = self._ask("gate", variant, threads, folder=reference["folder"])
+            gate = self._ask("gate", variant, threads, folder=reference["folder"], max_tokens=standing.max_tokens)
             if "failed" in gate:
                 return "failed", gate["failed"]
             standing.parity = Parity(**gate["parity"])

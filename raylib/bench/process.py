@@ -67,15 +67,20 @@ def prepare(job: Mapping[str, Any], target: Target) -> dict[str, Any]:
     if reason is not None:
         return {"hole": reason, "language": runtime.language}
     runtime.build(target)
-    return {"language": runtime.language, "machine": machine_facts(target.spec.device or "cpu", runtime.versions())}
+    return {
+        "language": runtime.language,
+        "machine": machine_facts(target.spec.device or "cpu", runtime.versions()),
+        "max_tokens": runtime.max_tokens(target) if target.tower == "text" else None,
+    }
 
 
 def gate(job: Mapping[str, Any], target: Target) -> dict[str, Any]:
-    """folder: of the reference. Gives the parity, and a reason where the runtime is not to be timed."""
+    """folder: of the reference; max_tokens: of texts. Gives the parity, and a reason where it is not to be timed."""
     from raylib.bench.gate import parity_of, refusal
     from raylib.bench.runtimes.table import load_runtime
 
-    parity, length = parity_of(load_runtime(job["runtime"]).load(target), job["folder"], target.tower)
+    runner = load_runtime(job["runtime"]).load(target)
+    parity, length = parity_of(runner, job["folder"], target.tower, job["max_tokens"])
     return {"parity": asdict(parity), "refused": refusal(parity, length, target.precision)}
 
 

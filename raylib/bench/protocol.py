@@ -66,6 +66,11 @@ class Runtime(ABC):
     def load(self, target: Target) -> Runner:
         """With `target.threads` threads. Raises ModelError."""
 
+    def max_tokens(self, target: Target) -> int | None:
+        """Where it cuts texts, if not where the model does: longer ones are holes. None where both cut alike."""
+        del target
+        return None
+
     def encoder_spec(self, target: Target) -> ModelSpec | None:
         """Under what spec `raylib evaluate` runs the same, for its quality on a task; None where it cannot."""
         del target

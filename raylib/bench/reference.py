@@ -29,7 +29,7 @@ GATE_LENGTHS = (3, 9, 24, 60)
 LONGEST_WINDOW = 2048
 """A wider sliding window is not gone past: texts that long take minutes to embed on a CPU."""
 _GATE_PHOTOS = 4
-_VERSION = 1
+_VERSION = 2
 """Raised when the same model would be given other contents than before."""
 
 
@@ -53,6 +53,7 @@ def _make(folder: Path, encoder: Encoder, target: Target, lengths: Sequence[int]
     runner = TorchRuntime().load(target)
     holes: dict[str, str] = {}
     texts: list[str] = []
+    tokens: list[int] = []
     if target.tower == "text":
         count = token_counter(encoder)
         for n in lengths:
@@ -68,11 +69,14 @@ def _make(folder: Path, encoder: Encoder, target: Target, lengths: Sequence[int]
                 holes[str(n)] = f"the model reads {limit} tokens of a text, and not {n}"
         longest = max((n for n in lengths if str(n) not in holes), default=0)
         texts = longest_texts(count, [*GATE_LENGTHS, *past_windows(runner.encoder.model), longest])
+        tokens = [count(text) for text in texts]
     found = [runner.embed(batch) for batch in gate_batches(texts, target.tower)]
     with storage.atomic_write(folder / VECTORS) as stream:
         np.save(stream, np.concatenate(found))
     storage.write_text(folder / GATE, json.dumps(texts))
-    storage.write_text(folder / ABOUT, json.dumps({"holes": holes, "dim": int(found[0].shape[1])}))
+    storage.write_text(
+        folder / ABOUT, json.dumps({"holes": holes, "dim": int(found[0].shape[1]), "gate_tokens": tokens})
+    )
 
 
 def texts_file(tokens: int) -> str:

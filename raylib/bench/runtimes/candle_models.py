@@ -32,7 +32,8 @@ IMAGE_SIZE = 224
 MAX_TOKENS = 1024
 """Where it cuts texts for Gemma 3 and Qwen 3; for the others it is told."""
 
-_CANDLE_POOLINGS = {"mean": "Mean", "cls": "Cls", "lasttoken": "LastToken"}
+_BERT_POOLINGS = {"mean": "Mean", "cls": "Cls"}
+"""Of embed_anything's three: by LastToken it panics over a batch."""
 
 
 @dataclass
@@ -150,8 +151,8 @@ def _bert(found: Checkpoint, config: Any) -> Plan:
     """BERT, and RoBERTa and XLM-R as one. Candle cuts texts where the position table ends, so that is cut too."""
     _expect("dense layers after BERT", len(found.named("Dense")), 0)
     pooling = _pooling(found)
-    if pooling not in _CANDLE_POOLINGS:
-        raise Unsupported(f"embed_anything pools by {', '.join(_CANDLE_POOLINGS)}; this model by {pooling}")
+    if pooling not in _BERT_POOLINGS:
+        raise Unsupported(f"embed_anything pools BERT by {', '.join(_BERT_POOLINGS)}; this model by {pooling}")
     first = 0 if config.model_type == "bert" else config.pad_token_id + 1
     limit = min(found.max_tokens, config.max_position_embeddings - first)
 
@@ -168,7 +169,7 @@ def _bert(found: Checkpoint, config: Any) -> Plan:
         max_position_embeddings=limit,
     )
     unchanged = first == 0 and limit == config.max_position_embeddings
-    return Plan(read, pooling=_CANDLE_POOLINGS[pooling], rewrite=None if unchanged else rewrite)
+    return Plan(read, pooling=_BERT_POOLINGS[pooling], rewrite=None if unchanged else rewrite)
 
 
 # Two towers.
