@@ -180,7 +180,8 @@ def _key(figure: Figure, rows: Sequence[Row], ring: str | None) -> None:
         loc="outside lower center",
         ncols=columns,
         frameon=False,
-        fontsize=10,
+        fontsize=9,
         labelcolor=INK,
-        handlelength=3,
+        handlelength=2.4,
+        columnspacing=1.4,
     )
