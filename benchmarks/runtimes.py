@@ -25,7 +25,7 @@ from benchmarks.common import markdown_table, processor, publish, say  # noqa: E
 BEGIN, END = "<!-- results of runtimes.py: rewritten by every full run -->", "<!-- end of results of runtimes.py -->"
 
 LAYERS, HIDDEN = 6, 512
-PRECISIONS, BATCHES, LENGTHS = ("fp32", "bf16", "int8"), (1, 8, 32), (128,)
+PRECISIONS, BATCHES, LENGTHS = ("fp32", "bf16", "int8"), (1, 8), (128,)
 
 _COLUMNS = (
     "runtime",
@@ -101,7 +101,7 @@ def table(record: dict[str, Any]) -> list[str]:
         f"{record['date']}; 1 thread, {record['processor']}; {record['minutes']} minutes, load average {begin} at the "
     )
     versions = {k: v for r in measured for k, v in r["machine"].get("versions", {}).items()}
-    about += f"the start, {end} at the end; {', '.join(f'{name} {v}' for name, v in sorted(versions.items()))}."
+    about += f"at the start, {end} at the end; {', '.join(f'{name} {v}' for name, v in sorted(versions.items()))}."
     return [*markdown_table(_COLUMNS, rows), "", "Not measured:", "", *told, "", about]
 
 
