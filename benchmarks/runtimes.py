@@ -14,6 +14,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
 from benchmarks.common import markdown_table, processor, publish, say  # noqa: E402
+from raylib.bench.records import Result  # noqa: E402
+from raylib.bench.table import Row, build_rows, runtime_title  # noqa: E402
 
 BEGIN, END = "<!-- results of runtimes.py: rewritten by every full run -->", "<!-- end of results of runtimes.py -->"
 
@@ -59,11 +62,11 @@ def main() -> int:
         "load average": {"start": round(load, 2), "end": round(os.getloadavg()[0], 2)},
         "results": [dataclasses.asdict(result) for result in results],
     }
-    publish(record, table(record), output, (BEGIN, END), recorded=options.output is None)
+    publish(record, table(record, results), output, (BEGIN, END), recorded=options.output is None)
     return 0
 
 
-def measure(root: Path, quick: bool, rounds: int) -> list[Any]:
+def measure(root: Path, quick: bool, rounds: int) -> list[Result]:
     import raylib
     from benchmarks.train_inputs import build_model
 
@@ -85,46 +88,34 @@ def measure(root: Path, quick: bool, rounds: int) -> list[Any]:
     return outcome.results
 
 
-def table(record: dict[str, Any]) -> list[str]:
-    results = record["results"]
-    measured = [result for result in results if result["status"] == "measured"]
-    plain = {
-        r["cell"]["batch"]: _median(r, "cpu_ms_per_call")
-        for r in measured
-        if (r["cell"]["runtime"], r["cell"]["precision"]) == ("torch", "fp32")
-    }
-    rows = [_row(result, plain) for result in measured]
-    others = {(r["cell"]["runtime"], r["cell"]["precision"]): r["reason"] for r in results if r["status"] != "measured"}
-    told = [f"- {runtime} {precision}: {reason}" for (runtime, precision), reason in others.items()]
+def table(record: dict[str, Any], results: Sequence[Result]) -> list[str]:
+    rows = build_rows(results, None)
+    cells = [_cells(row) for row in rows if row.measured]
+    others = {runtime_title(row): row.result.reason for row in rows if not row.measured}
     begin, end = record["load average"]["start"], record["load average"]["end"]
+    versions = {k: v for row in rows for k, v in row.result.machine.get("versions", {}).items()}
     about = (
         f"{record['date']}; 1 thread, {record['processor']}; {record['minutes']} minutes, load average {begin} at the "
+        f"start, {end} at the end; {', '.join(f'{name} {v}' for name, v in sorted(versions.items()))}."
     )
-    versions = {k: v for r in measured for k, v in r["machine"].get("versions", {}).items()}
-    about += f"at the start, {end} at the end; {', '.join(f'{name} {v}' for name, v in sorted(versions.items()))}."
-    return [*markdown_table(_COLUMNS, rows), "", "Not measured:", "", *told, "", about]
+    told = [f"- {title}: {reason}" for title, reason in others.items()]
+    return [*markdown_table(_COLUMNS, cells), "", "Not measured:", "", *told, "", about]
 
 
-def _row(result: dict[str, Any], plain: dict[int, float]) -> list[str]:
-    cell, parity = result["cell"], result["parity"]
-    batch, cpu = cell["batch"], _median(result, "cpu_ms_per_call")
-    p50 = sorted(one["latency_ms"]["p50"] for one in result["rounds"])[len(result["rounds"]) // 2]
+def _cells(row: Row) -> list[str]:
+    cell, parity, cpu = row.result.cell, row.result.parity, row.median("cpu_ms_per_call")
+    assert parity is not None and cpu is not None, "it was measured"
     return [
-        f"{cell['runtime']} {cell['precision']}",
-        str(batch),
-        f"{p50:.1f}",
-        f"{_median(result, 'contents_per_s'):.1f}",
-        f"{cpu / batch:.1f}",
-        f"{plain[batch] / cpu:.2f}×" if batch in plain else "",
-        f"{parity['cosine']:.6f}",
-        f"{_median(result, 'peak_rss_mb'):,.0f}",
-        f"{_median(result, 'load_s'):.1f}",
+        runtime_title(row),
+        str(cell.batch),
+        f"{row.median('p50_ms') or 0:.1f}",
+        f"{row.median('contents_per_s') or 0:.1f}",
+        f"{cpu / cell.batch:.1f}",
+        f"{row.cpu_ratio:.2f}×" if row.cpu_ratio is not None else "",
+        f"{parity.cosine:.6f}",
+        f"{row.median('peak_rss_mb') or 0:,.0f}",
+        f"{row.median('load_s') or 0:.1f}",
     ]
-
-
-def _median(result: dict[str, Any], name: str) -> float:
-    found = sorted(one[name] for one in result["rounds"])
-    return found[len(found) // 2]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -129,6 +129,28 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO]:
     finally:
         if os.path.exists(aside):
             os.unlink(aside)
+
+
+def fill_once(
+    folder: str | Path, fill: Callable[[Path], None], complete: Callable[[str], bool] = os.path.isdir
+) -> None:
+    """Have `fill` write a local folder beside, which then gets its name; nothing is done where it is complete. Several
+    processes may fill at once: the first rename wins."""
+    target = Path(folder)
+    if complete(str(target)):
+        return
+    aside = target.parent / f".{target.name}.{uuid.uuid4().hex}.part"
+    make_folder(target.parent)
+    aside.mkdir()
+    try:
+        fill(aside)
+        try:
+            os.rename(aside, target)
+        except OSError:
+            if not complete(str(target)):  # nobody was faster: this is a real error
+                raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager

@@ -18,10 +18,9 @@ from raylib.bench.findings import (
     sections,
     workloads,
 )
-from raylib.bench.table import BASELINE, Row, counted, number, runtime_title
+from raylib.bench.table import BASELINE, MISSING, Row, counted, number, runtime_title
 from raylib.evaluate.report import escape_markdown
 
-MISSING = "–"
 _SPEED = [
     *("Embeddings/s", "× torch fp32", "p50 ms", "p95 ms", "p99 ms", "CPU ms/call", "CPU × less"),
     *("Cosine", "nDCG@5 loss", "USD/million"),

@@ -20,9 +20,7 @@ from raylib.bench.findings import (
     reason_text,
     sections,
 )
-from raylib.bench.table import PRECISIONS, RUNTIMES, Row, counted, number, rank, runtime_title
-
-MISSING = "–"
+from raylib.bench.table import MISSING, PRECISIONS, RUNTIMES, Row, counted, number, rank, runtime_title
 
 
 @dataclass(frozen=True)

@@ -79,3 +79,14 @@ class Runtime(ABC):
     @abstractmethod
     def versions(self) -> Mapping[str, str]:
         """Of the packages that compute, by name."""
+
+
+def folder_bytes(folder: Path) -> int:
+    """Of all files below, those that are links too."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def unit_vectors(vectors: np.ndarray, dim: int | None = None) -> np.ndarray:
+    """[n, full] → [n, dim] float32 of length 1, cut to `dim` where it is given."""
+    vectors = vectors[:, :dim].astype(np.float32, copy=False)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from raylib.bench.records import Result, Round
 from raylib.prices import usd_per_million
 
+MISSING = "–"
+"""Where there is no figure."""
+
 BASELINE = ("torch", "fp32")
 """The runtime and precision that all others are compared with."""
 RUNTIMES = ("torch", "torch-compile", "onnx", "ort-native", "ort-rust", "openvino", "candle")
@@ -179,7 +182,7 @@ def workload_title(row: Row) -> str:
     return title + (f", load {cell.load:g}" if cell.load is not None else "")
 
 
-def number(value: float | None, missing: str = "–") -> str:
+def number(value: float | None, missing: str = MISSING) -> str:
     """Three digits that count, and no fewer than stand before the point: 1,234, 56.1, 0.0412."""
     if value is None:
         return missing

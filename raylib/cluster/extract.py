@@ -45,7 +45,8 @@ class RayPlace:
         try:
             with closing(halves.receipts(work, batches)) as receipts:
                 for receipt in receipts:
-                    receipt.result[:1] = [_noted(found, extractor, receipt.deaths) for found in receipt.result[:1]]
+                    for found in receipt.result[:1]:
+                        found.notes += lost_workers(extractor.spec.name, receipt.deaths)
                     yield from receipt.result
                     if receipt.failure is not None:
                         raise receipt.failure
@@ -59,10 +60,6 @@ class RayPlace:
 def _carried(batch: RowBatch) -> RowBatch:
     """With the bytes of its images, for machines that do not see their files."""
     return replace(batch, rows=[replace(row, image=row.image.carried()) for row in batch.rows])
-
-
-def _noted(found: BatchStates, extractor: Extractor, deaths: int) -> BatchStates:
-    return replace(found, notes=[*found.notes, *lost_workers(extractor.spec.name, deaths)])
 
 
 @dataclass

@@ -154,10 +154,10 @@ class _Prepare:
     ledger: Ledger
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
-        for row in table.to_pylist():
+        for row in table.to_pylist():  # batches are small before they are prepared
             with self.ledger.attempt(f"prepare {row['number']}") as deaths:
                 prepared = None if deaths else self._prepared(row["batch"])
-            yield table_of_one(**row, prepared=pickle.dumps(prepared, protocol=5))
+            yield _table_of_one(**row, prepared=pickle.dumps(prepared, protocol=5))
 
     def _prepared(self, batch: bytes) -> Any:
         try:
@@ -196,7 +196,7 @@ class _Run:
     def __call__(self, table: pa.Table) -> pa.Table:
         started, cpu = time.time(), time.process_time()
         result = self.work.new_result()
-        failure, deaths, rows = self.failure, 0, table.to_pylist()
+        failure, deaths, rows = self.failure, 0, _rows_of(table)
         if failure is None:
             try:
                 with self.ledger.attempt(f"call {rows[0]['number']}") as deaths:
@@ -204,7 +204,7 @@ class _Run:
             except Exception as error:
                 failure = portable(error)
         receipt = Receipt(result, started, time.process_time() - cpu, failure, deaths)
-        return table_of_one(payload=pickle.dumps(receipt, protocol=5))
+        return _table_of_one(payload=pickle.dumps(receipt, protocol=5))
 
     def _run(self, rows: Sequence[dict[str, Any]], result: Any) -> Any:
         self.work.run(self._prepared(rows), result)
@@ -238,7 +238,17 @@ class _Run:
         return self.work.joined(result)
 
 
-def table_of_one(**values: Any) -> pa.Table:
+def _rows_of(table: pa.Table) -> list[dict[str, Any]]:
+    """Bytes as buffers of the table itself: prepared images are large."""
+    columns = {name: list(table.column(name)) for name in table.column_names}
+    return [{name: _value(values[row]) for name, values in columns.items()} for row in range(table.num_rows)]
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    return scalar.as_buffer() if isinstance(scalar, pa.BinaryScalar | pa.LargeBinaryScalar) else scalar.as_py()
+
+
+def _table_of_one(**values: Any) -> pa.Table:
     """Of one row; bytes of any length."""
     kinds = {name: pa.large_binary() if isinstance(value, bytes) else None for name, value in values.items()}
     return pa.table({name: pa.array([value], kinds[name]) for name, value in values.items()})

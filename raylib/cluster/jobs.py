@@ -75,7 +75,7 @@ def connect(config: JobServer) -> JobSubmissionClient:
         return JobSubmissionClient(url)
     except (ConnectionError, RuntimeError) as error:
         raise UserError(
-            f"the job server at {url} does not answer ({_first_line(error)}). Is the cluster up, and is its dashboard "
+            f"the job server at {url} does not answer ({_last_line(error)}). Is the cluster up, and is its dashboard "
             "reachable from here (ray dashboard cluster.yaml)? Where it asks for a token: RAY_AUTH_MODE=token"
         ) from error
 
@@ -100,10 +100,10 @@ def send(client: JobSubmissionClient, config: SubmitConfig, command: Sequence[st
             submission_id=config.job_id,
         )
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"the cluster did not take the job: {_first_line(error)}") from error
+        raise UserError(f"the cluster did not take the job: {_last_line(error)}") from error
 
 
-def _first_line(error: BaseException) -> str:
+def _last_line(error: BaseException) -> str:
     return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
 
 

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raylib.cluster.session import beside_the_job
 
 
 class _Ledger:
@@ -34,9 +35,8 @@ class Ledger:
     """A handle that travels. It lives beside the job: it is lost with the job alone."""
 
     def __init__(self) -> None:
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor: Any = ray.remote(_Ledger)
-        self._actor: Any = actor.options(num_cpus=0, scheduling_strategy=here).remote()
+        self._actor: Any = actor.options(num_cpus=0, scheduling_strategy=beside_the_job()).remote()
 
     @contextmanager
     def attempt(self, name: str) -> Iterator[int]:

@@ -19,6 +19,7 @@ os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 
 import ray
 import ray.exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 if TYPE_CHECKING:
     from raylib.models.protocol import Encoder
@@ -145,6 +146,11 @@ def take_for_started_here(here: bool) -> None:
     """Tell a worker process what `started_here` is where the job runs: they see the same files, or they do not."""
     global _started_here
     _started_here = here
+
+
+def beside_the_job(*, soft: bool = False) -> NodeAffinitySchedulingStrategy:
+    """Of an actor that should be lost with the job alone: on its node. soft: elsewhere, should that be gone."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=soft)
 
 
 def portable(error: Exception) -> Exception:

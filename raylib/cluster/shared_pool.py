@@ -9,10 +9,9 @@ from typing import Any
 
 import ray
 import ray.exceptions
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raylib.cluster.pool import PoolStage
-from raylib.cluster.session import Workers, answer_of, worker_failure
+from raylib.cluster.session import Workers, answer_of, beside_the_job, worker_failure
 from raylib.cluster.ship import ShippedSource, ship
 from raylib.evaluate.batching import MicroBatch
 from raylib.evaluate.contents import Source
@@ -58,13 +57,12 @@ class SharedPool:
     @classmethod
     def start(cls, workers: Workers) -> SharedPool:
         """The keeper holds no resources. It runs beside the job, because it writes to the store."""
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         keeper = ray.remote(_Keeper).options(
             num_cpus=0,
             max_concurrency=_MAX_CALLERS,
             max_restarts=-1,
             max_task_retries=-1,  # it runs no code of a model's; Ray counts while an actor starts again, too
-            scheduling_strategy=here,
+            scheduling_strategy=beside_the_job(soft=True),
         )
         return cls(keeper.remote(workers))
 

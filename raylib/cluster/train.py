@@ -20,9 +20,8 @@ import ray
 import ray.exceptions
 import ray.train
 import ray.train.torch
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raylib.cluster.session import Workers, first_line, portable
+from raylib.cluster.session import Workers, beside_the_job, first_line, portable
 from raylib.errors import ModelError, RaylibError
 from raylib.evaluate.progress import Reporter
 from raylib.placement import Placement
@@ -57,8 +56,7 @@ class RayTrainPlace:
     def run(self, assignment: Assignment, reporter: Reporter) -> Trained:
         """Raises what a process raises, in its own words; ModelError where processes die too often."""
         maker: Any = ray.remote(_Desk)
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        desk: Any = maker.options(num_cpus=0, scheduling_strategy=here).remote()
+        desk: Any = maker.options(num_cpus=0, scheduling_strategy=beside_the_job()).remote()
         folder = tempfile.mkdtemp(prefix="raylib-train-")
         try:
             with _lines_from(desk, reporter):

@@ -14,12 +14,12 @@ from typing import Any
 
 from raylib.errors import ModelError, UserError
 from raylib.models.protocol import ModelSpec
-from raylib.models.weights import snapshot, source_identity
+from raylib.models.weights import local_folder, source_identity
 
 
 def adapter_config(place: str, revision: str | None) -> dict[str, Any] | None:
     """The peft configuration of a checkpoint that is an adapter over another model; None for a whole model."""
-    folder = Path(place) if os.path.isdir(place) else snapshot(place, revision)
+    folder = local_folder(place, revision)
     path = folder / "adapter_config.json" if folder else None
     if path is not None and path.is_file():
         return json.loads(path.read_text(encoding="utf-8"))
@@ -41,7 +41,7 @@ def base_identity(place: str, revision: str | None) -> dict[str, Any] | None:
 
 def place_of(file: str, place: str, revision: str | None) -> tuple[str, str | None]:
     """Name or folder, and revision, to read `file` from: the checkpoint, or the base of an adapter that lacks it."""
-    folder = Path(place) if os.path.isdir(place) else snapshot(place, revision)
+    folder = local_folder(place, revision)
     if folder is None or (folder / file).is_file():
         return place, revision
     config = adapter_config(place, revision)

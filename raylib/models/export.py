@@ -9,9 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import shutil
-import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -150,19 +147,7 @@ def written_once(folder: Path, write: Callable[[Path], None]) -> None:
         return
     storage.make_folder(folder.parent)
     with FileLock(folder.parent / f".{folder.name}.lock"):
-        if folder.is_dir():
-            return
-        aside = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.part"
-        aside.mkdir()
-        try:
-            write(aside)
-            try:
-                os.rename(aside, folder)
-            except OSError:
-                if not folder.is_dir():
-                    raise
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+        storage.fill_once(folder, write)
 
 
 def _export(function: Function, path: Path, check: Callable[[Path, Tensors], Any]) -> None:

@@ -28,7 +28,7 @@ from raylib.models.pooling import normalise
 from raylib.models.protocol import ModelSpec, TokenGrid
 from raylib.models.token_grid import page_of_tiles, words_of_tokens
 from raylib.models.torch_encoder import HeadedEncoder
-from raylib.models.weights import snapshot, weights_digest
+from raylib.models.weights import local_folder, weights_digest
 from raylib.types import Batch, EncodeContext, Tensors
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class InternEncoder(HeadedEncoder):
         return json.loads(path.read_text(encoding="utf-8")) if path is not None and path.is_file() else {}
 
     def _folder(self) -> Path | None:
-        return Path(self.location) if os.path.isdir(self.location) else snapshot(self.location, self.spec.revision)
+        return local_folder(self.location, self.spec.revision)
 
     def _heads_file(self) -> Path:
         if self.spec.adapter is not None:

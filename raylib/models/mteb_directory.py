@@ -98,7 +98,7 @@ def mteb_source(spec: ModelSpec) -> ModelSource | None:
     from mteb.models.model_implementations import MODEL_REGISTRY
 
     from raylib.models.registry import resolve
-    from raylib.models.weights import snapshot
+    from raylib.models.weights import local_folder
 
     name = _MODEL_RENAMES.get(spec.name, spec.name)
     if name in MODEL_REGISTRY and not os.path.isdir(spec.name):
@@ -108,7 +108,7 @@ def mteb_source(spec: ModelSpec) -> ModelSource | None:
     if isinstance(source, RegistrySource | FactorySource):
         return source
     family = getattr(getattr(model, "family", None), "name", "")
-    place = spec.name if os.path.isdir(spec.name) else snapshot(spec.name, spec.revision)
+    place = local_folder(spec.name, spec.revision)
     if place is None or model.spec.adapter or family not in (*_DIRECTORY_LOADERS, "sentence-transformers"):
         return None
     return DirectorySource(spec, str(place), family)

@@ -16,7 +16,7 @@ from raylib.models.families import FAMILIES
 from raylib.models.family import Family
 from raylib.models.intern_heads import HEADS, base_model, heads_file
 from raylib.models.protocol import Encoder, ModelSpec
-from raylib.models.weights import hub_folder, resolve_revision, snapshot, weights_digest
+from raylib.models.weights import hub_folder, local_folder, resolve_revision, snapshot, weights_digest
 
 if TYPE_CHECKING:
     from raylib.models.bridge import SearchModel
@@ -86,8 +86,7 @@ def _in_mode(spec: ModelSpec, entry: Family) -> tuple[ModelSpec, Family]:
     is, and refuses the option."""
     from raylib.models.bge_m3 import has_heads
 
-    place = Path(spec.name) if os.path.isdir(spec.name) else snapshot(spec.name, spec.revision)
-    if entry.name != BGE_M3 and not has_heads(spec, place):
+    if entry.name != BGE_M3 and not has_heads(spec, local_folder(spec.name, spec.revision)):
         return spec, entry
     if spec.mode in (None, "dense") and spec.mode_weights is None:
         return replace(spec, mode=None), _family(SENTENCE)

@@ -7,10 +7,7 @@ A checkpoint is a function of its seed and, for its words, of the Python version
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
-import shutil
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -182,17 +179,5 @@ def checkpoint(name: str) -> Path:
         / "untrained"
         / f"{name.split('/')[-1]}-v{BUILD_VERSION}-py{platform.python_version()}"
     )
-    if folder.is_dir():
-        return folder
-    aside = folder.parent / f".{folder.name}.{uuid.uuid4().hex}.part"
-    aside.mkdir(parents=True)
-    try:
-        BUILDERS[name](aside)
-        try:
-            os.rename(aside, folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    storage.fill_once(folder, BUILDERS[name])
     return folder

@@ -131,6 +131,11 @@ def snapshot(name: str, revision: str | None = None) -> Path | None:
     return folder if commit and folder.is_dir() else None
 
 
+def local_folder(place: str, revision: str | None = None) -> Path | None:
+    """The files of a directory, or of a hub name in the local cache; None where they are not on this machine."""
+    return Path(place) if os.path.isdir(place) else snapshot(place, revision)
+
+
 def model_location(spec: ModelSpec) -> str:
     """What a from_pretrained takes for this spec: its name or directory; the checkpoint of a model that is shipped or
     untrained."""

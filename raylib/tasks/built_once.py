@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
 from collections.abc import Callable
 
 from raylib import storage
@@ -15,28 +12,16 @@ from raylib.tasks import hub_layout
 def built_once(name: str, revision: str, part: str, write: Callable[[str], None]) -> str:
     """The folder of one part of a benchmark in the cache; `write(folder)` makes it unless it is there.
 
-    Two processes may build at once: each writes aside, and the first to finish wins. Raises UserError where the
-    cache cannot be written to.
+    Two processes may build at once: see `storage.fill_once`. Raises UserError where the cache cannot be written to.
     """
     folder = storage.join(storage.cache_folder(), f"{name}-{revision}", part)
-    if hub_layout.is_complete(folder):
-        return folder
-    aside = f"{folder}.{uuid.uuid4().hex}.part"
     try:
-        storage.make_folder(os.path.dirname(folder))
-        write(aside)
-        try:
-            os.rename(aside, folder)
-        except OSError:
-            if not hub_layout.is_complete(folder):  # nobody was faster: this is a real error
-                raise
+        storage.fill_once(folder, lambda aside: write(str(aside)), hub_layout.is_complete)
     except OSError as error:
         raise UserError(
             f"cannot build {name} in {folder}: {error.strerror or error}. "
             "Set RAYLIB_CACHE to a folder that you may write to."
         ) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return folder
 
 

@@ -12,7 +12,7 @@ from raylib import storage
 from raylib.errors import UserError
 from raylib.models.intern_heads import HEADS, write_heads
 from raylib.models.protocol import ModelSpec
-from raylib.models.weights import snapshot
+from raylib.models.weights import local_folder
 
 _FAMILY = "colintern"
 
@@ -22,7 +22,7 @@ def with_heads(spec: ModelSpec, *, dim: int, seed: int) -> ModelSpec:
     from `seed`; any other spec as it is. They are the same on every machine and lie in raylib's cache."""
     if spec.family != _FAMILY or spec.adapter is not None or os.path.isfile(spec.name):
         return spec
-    folder = Path(spec.name) if os.path.isdir(spec.name) else snapshot(spec.name, spec.revision)
+    folder = local_folder(spec.name, spec.revision)
     if folder is not None and any(folder.glob(HEADS)):
         return spec
     return replace(spec, adapter=str(_new_heads(spec, dim, seed)))

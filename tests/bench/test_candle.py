@@ -17,7 +17,7 @@ import pytest
 from raylib.bench.protocol import Runner, Target
 from raylib.bench.runtimes import candle as candle_module
 from raylib.bench.runtimes.candle import CandleRuntime
-from raylib.bench.runtimes.hub_layout import embed_texts, panics_told, snapshot_folder
+from raylib.bench.runtimes.hub_layout import embed_texts, panics_told
 from raylib.errors import ModelError
 from raylib.models.untrained import build_clip
 from tests.models.helpers import save_sentence, save_siglip
@@ -45,8 +45,8 @@ def loaded(asked: Target) -> Runner:
 
 
 def snapshot(asked: Target) -> Path:
-    home, commit = candle_module._place(asked)
-    return snapshot_folder(home, commit)
+    layout = candle_module._layout(asked)
+    return layout.folder(layout.home)
 
 
 @pytest.mark.parametrize(("shape", "tower"), CASES)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from raylib.bench.protocol import Runner, Target
-from raylib.bench.runtimes import native_library, ort_native, ort_rust
+from raylib.bench.runtimes import native_library, ort_rust
 from raylib.bench.runtimes.exported_runtime import OnnxRuntime
 from raylib.bench.runtimes.native_library import NativeSession, compiled, compiler
 from raylib.bench.runtimes.ort_native import NativeRunner, OrtNativeRuntime
@@ -144,7 +144,7 @@ def test_cpp_holes(models: Models, home: Path, monkeypatch: pytest.MonkeyPatch) 
     runtime = OrtNativeRuntime()
     assert "CPUs only" in (runtime.hole(target(models("bge-m3"), home, device="cuda")) or "")
     assert "bfloat16" in (runtime.hole(target(models("bge-m3"), home, precision="bf16")) or "")
-    monkeypatch.setattr(ort_native, "runtime_library", lambda: None)
+    monkeypatch.setattr(native_library, "runtime_library", lambda: None)
     assert "no shared library" in (runtime.hole(asked) or "")
     monkeypatch.undo()
     monkeypatch.setenv("PATH", "")

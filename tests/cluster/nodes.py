@@ -69,25 +69,6 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def lose_a_node(
-    nodes: Nodes, arguments: Sequence[str], log: Path, when: Callable[[], bool], process: str
-) -> tuple[int, str]:
-    """Run `raylib` with these arguments; `when` it is far enough, kill a node that runs such a process. Its exit status
-    and what it said."""
-    environment = {**os.environ, "RAY_ADDRESS": nodes.address, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "raylib.cli", *arguments]
-    with open(log, "w") as stream:
-        job = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT)
-    try:
-        wait_until(lambda: job.poll() is not None or when(), 240, "its first results")
-        assert job.poll() is None, log.read_text()
-        nodes.kill(nodes.running(process)[-1])
-        job.wait(timeout=280)
-    finally:
-        job.kill()
-    return job.returncode, log.read_text()
-
-
 @contextmanager
 def ray_nodes(*cpus: int, head_cpus: int = 0, job_server: bool = False) -> Iterator[Nodes]:
     """A head, and one worker node for each number, with as many CPUs. Jobs join through `address`, or are submitted to
@@ -114,3 +95,26 @@ def ray_nodes(*cpus: int, head_cpus: int = 0, job_server: bool = False) -> Itera
                 os.environ.pop(name)
             else:
                 os.environ[name] = value
+
+
+ENCODERS = r"_PoolWorker|MapWorker"
+"""Processes that hold models, by a regular expression."""
+
+
+def lose_a_node(
+    arguments: Sequence[str], log: Path, when: Callable[[], bool], process: str = ENCODERS
+) -> tuple[int, str]:
+    """Run `raylib` with these arguments on three nodes of one CPU; `when` it is far enough, kill one that runs such a
+    process. Its exit status and what it said."""
+    command = [sys.executable, "-m", "raylib.cli", *arguments]
+    with ray_nodes(1, 1, 1) as nodes, open(log, "w") as stream:
+        environment = {**os.environ, "RAY_ADDRESS": nodes.address, "PYTHONPATH": str(ROOT)}
+        job = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT)
+        try:
+            wait_until(lambda: job.poll() is not None or when(), 240, "its first results")
+            assert job.poll() is None, log.read_text()
+            nodes.kill(nodes.running(process)[-1])
+            job.wait(timeout=280)
+        finally:
+            job.kill()
+    return job.returncode, log.read_text()

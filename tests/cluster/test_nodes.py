@@ -9,7 +9,7 @@ import pytest
 
 import raylib
 from tests.cluster import watched_toys
-from tests.cluster.nodes import lose_a_node, ray_nodes
+from tests.cluster.nodes import lose_a_node
 from tests.cluster.test_driver_killed import CONTENTS, TASK, scores_in
 from tests.cluster.test_extract import folder, settings
 from tests.extract.made import columns
@@ -21,23 +21,16 @@ __all__ = ["folder", "settings"]  # fixtures
 SLOW = "tests.cluster.watched_toys:slow"
 
 
+def _under_way() -> bool:
+    return len(watched_toys.forwards("slow")) > 12
+
+
 def test_evaluate(watched, vidore, tmp_path: Path):
     watched_toys.forget("slow")
     flags = {"--model": SLOW, "--tasks": TASK, "--data-root": vidore, "--batch-size": "2", "--workers": "3"}
-    arguments = [
-        "evaluate",
-        *(part for pair in flags.items() for part in pair),
-        "--output-folder",
-        str(tmp_path / "out"),
-    ]
-    with ray_nodes(1, 1, 1) as nodes:
-        status, said = lose_a_node(
-            nodes,
-            arguments,
-            tmp_path / "log",
-            lambda: len(watched_toys.forwards("slow")) > 12,
-            r"_PoolWorker|MapWorker",
-        )
+    flags["--output-folder"] = str(tmp_path / "out")
+    arguments = ["evaluate", *(part for pair in flags.items() for part in pair)]
+    status, said = lose_a_node(arguments, tmp_path / "log", _under_way)
     assert status == 0, said
     (summary,) = (json.loads(path.read_text()) for path in (tmp_path / "out" / "runs").glob("*.json"))
     assert summary["contents"]["encoded"] == CONTENTS
@@ -52,11 +45,8 @@ def test_extract(folder, settings, tmp_path: Path):
     given = {**settings, "checkpoint_interval": 4, "batch_size": 1}
     assert raylib.extract(**given, output_dir=str(calm), local=True).ok
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if name != "quiet"]
-    with ray_nodes(1, 1, 1) as nodes:
-        arguments = ["extract", *flags, f"--output-dir={out}", "--workers=2"]
-        status, said = lose_a_node(
-            nodes, arguments, tmp_path / "log", lambda: _parts(out) > 0, r"_PoolWorker|MapWorker"
-        )
+    arguments = ["extract", *flags, f"--output-dir={out}", "--workers=2"]
+    status, said = lose_a_node(arguments, tmp_path / "log", lambda: _parts(out) > 0)
     assert status == 0, said
     assert columns(out) == columns(calm)
 
@@ -72,15 +62,8 @@ def test_mine(watched, tmp_path: Path):
     data = tmp_path / "train.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     common = ["mine", "negatives", "--data", str(data), "--k", "5", "--encode-batch-size", "2"]
-    with ray_nodes(1, 1, 1) as nodes:
-        arguments = [*common, "--model", SLOW, "--output", str(tmp_path / "out.jsonl"), "--workers", "3"]
-        status, said = lose_a_node(
-            nodes,
-            arguments,
-            tmp_path / "log",
-            lambda: len(watched_toys.forwards("slow")) > 12,
-            r"_PoolWorker|MapWorker",
-        )
+    arguments = [*common, "--model", SLOW, "--output", str(tmp_path / "out.jsonl"), "--workers", "3"]
+    status, said = lose_a_node(arguments, tmp_path / "log", _under_way)
     assert status == 0, said
     calm = tmp_path / "calm.jsonl"
     raylib.mine_negatives("tests.toys:dense", data=str(data), k=5, output=str(calm), local=True, quiet=True)

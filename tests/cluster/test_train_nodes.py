@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 
 import raylib
 from raylib.models.untrained import build_clip
 from raylib.train.records import read_metrics
-from tests.cluster.nodes import lose_a_node, ray_nodes
+from tests.cluster.nodes import lose_a_node
+from tests.cluster.test_train import lines_of, weights
 from tests.train.made_runs import most_different, write_pairs
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -29,16 +29,10 @@ def test_a_lost_node_costs_the_steps_since_the_last_checkpoint(tmp_path: Path):
                  quiet=True, output_folder=str(tmp_path / "alone"))  # fmt: skip
     run, log = tmp_path / "lost", tmp_path / "log"
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
-    with ray_nodes(1, 1, 1) as nodes:
-        arguments = ["train", *flags, "--workers=2", f"--output-folder={run}"]
-        status, said = lose_a_node(nodes, arguments, log, lambda: _steps(run) > SAVE_EVERY + 1, "RayTrainWorker")
+    arguments = ["train", *flags, "--workers=2", f"--output-folder={run}"]
+    status, said = lose_a_node(arguments, log, lambda: lines_of(run) > SAVE_EVERY + 1, "RayTrainWorker")
     assert status == 0, said
     resumed = re.search(rf"going on from step (\d+) of {STEPS}", said)
     assert resumed is not None and int(resumed[1]) >= SAVE_EVERY, said
-    weights = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("alone", "lost")]
-    assert most_different(*weights) <= 1e-5
+    assert most_different(weights(tmp_path / "alone"), weights(run)) <= 1e-5
     assert [row["step"] for row in read_metrics(run)] == list(range(1, STEPS + 1))
-
-
-def _steps(run: Path) -> int:
-    return len(read_metrics(run)) if (run / "metrics.jsonl").exists() else 0

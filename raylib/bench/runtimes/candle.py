@@ -20,19 +20,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from raylib.bench.protocol import Runner, Runtime, Target
+from raylib.bench.protocol import Runner, Runtime, Target, folder_bytes, unit_vectors
 from raylib.bench.runtimes.candle_models import Plan, plan_of
-from raylib.bench.runtimes.checkpoints import Checkpoint, Unsupported, checkpoint, commit_of
-from raylib.bench.runtimes.hub_layout import (
-    NAME,
-    embed_texts,
-    hub_home,
-    lay_out,
-    loaded_bytes,
-    panics_told,
-    snapshot_folder,
-    unit_vectors,
-)
+from raylib.bench.runtimes.checkpoints import Checkpoint, Unsupported, checkpoint
+from raylib.bench.runtimes.hub_layout import NAME, Layout, embed_texts, hub_home, panics_told
 from raylib.errors import ModelError
 from raylib.store.manifests import versions
 from raylib.types import Batch
@@ -69,27 +60,24 @@ class CandleRuntime(Runtime):
     def build(self, target: Target) -> None:
         found = checkpoint(target)
         plan = plan_of(found, target)
-        home, commit = _place(target)
-        lay_out(home, commit, lambda folder: _write(folder, found, plan))
+        _layout(target).fill(lambda folder: _write(folder, found, plan))
 
     def load(self, target: Target) -> Runner:
-        home, commit = _place(target)
-        folder = snapshot_folder(home, commit)
-        if not folder.is_dir():
-            raise ModelError(f"{target.spec.name}: nothing is built for Candle in {home}; build it first")
+        layout = _layout(target)
+        folder = layout.built(target.spec.name, "Candle")
         set_threads(target)
-        with hub_home(home), panics_told(target.spec.name, "Candle cannot load it"):
+        with hub_home(layout.home), panics_told(target.spec.name, "Candle cannot load it"):
             import embed_anything
 
             ea: Any = embed_anything  # its own type stubs forget that these are static
             pooling = json.loads((folder / POOLING).read_text())
             model = ea.EmbeddingModel.from_pretrained_hf(
                 model_id=NAME,
-                revision=commit,
+                revision=layout.commit,
                 dtype=ea.Dtype.F32,
                 pooling=getattr(ea.Pooling, pooling) if pooling else None,
             )
-        return CandleRunner(target, model, loaded_bytes(folder))
+        return CandleRunner(target, model, folder_bytes(folder))
 
     def versions(self) -> Mapping[str, str]:
         """Candle's own version is not told by the package."""
@@ -151,10 +139,8 @@ class CandleRunner(Runner):
         return [Image.fromarray(one.round().astype(np.uint8).transpose(1, 2, 0)) for one in pixels]
 
 
-def _place(target: Target) -> tuple[Path, str]:
-    """The HF_HOME and the commit of what is written for a target."""
-    commit = commit_of(target, LAYOUT_VERSION)
-    return target.cache / "candle" / commit, commit
+def _layout(target: Target) -> Layout:
+    return Layout.of(target, CandleRuntime.name, LAYOUT_VERSION)
 
 
 def set_threads(target: Target) -> None:

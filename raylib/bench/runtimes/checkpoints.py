@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from raylib.bench.protocol import Target
 from raylib.models.protocol import ModelSpec
 from raylib.models.registry import read_json, resolve
 from raylib.models.torch_encoder import TorchEncoder
-from raylib.models.weights import model_location, snapshot
+from raylib.models.weights import local_folder, model_location
 
 
 class Unsupported(Exception):  # noqa: N818 - it is an answer: the reason of a hole
@@ -61,7 +60,7 @@ class Checkpoint:
 def source_folder(spec: ModelSpec) -> Path:
     """Where a model's files are. Raises Unsupported for a model that has none here. Imports nothing heavy."""
     place = model_location(spec)
-    folder = Path(place) if os.path.isdir(place) else snapshot(place, spec.revision)
+    folder = local_folder(place, spec.revision)
     if folder is None:
         raise Unsupported(f"{spec.name} is not in the local hub cache; download it, or give its folder")
     return folder

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from raylib.bench.inputs import photos
-from raylib.bench.protocol import Runner, Runtime, Target
+from raylib.bench.protocol import Runner, Runtime, Target, folder_bytes
 from raylib.bench.runtimes.torch_runtime import EncoderRunner, TorchRuntime
 from raylib.errors import UserError
 from raylib.models.exported import ExportedEncoder
@@ -42,8 +42,7 @@ class _ExportedRuntime(Runtime):
         encoder = self._encoder(target)
         tensors = content_tensors(encoder, target)
         encoder.session(tensors)
-        folder = encoder.graph(tensors).parent
-        return EncoderRunner(encoder, sum(path.stat().st_size for path in folder.iterdir()))
+        return EncoderRunner(encoder, folder_bytes(encoder.graph(tensors).parent))
 
     def _encoder(self, target: Target) -> ExportedEncoder:
         encoder = resolve(self.spec(target))

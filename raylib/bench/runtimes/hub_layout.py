@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from raylib.bench.protocol import Target
+from raylib.bench.runtimes.checkpoints import commit_of
 from raylib.errors import ModelError, RaylibError
 from raylib.models.export import written_once
 
@@ -23,28 +26,42 @@ NAME = "raylib/bench"
 _CACHES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
 
 
-def snapshot_folder(home: Path, commit: str) -> Path:
-    """Where the files of `NAME` lie below an HF_HOME. commit: 40 hex digits."""
-    return home / "hub" / f"models--{NAME.replace('/', '--')}" / "snapshots" / commit
+@dataclass(frozen=True)
+class Layout:
+    """What is written for one target. home: an HF_HOME of its own; commit: 40 hex digits."""
 
+    home: Path
+    commit: str
 
-def lay_out(home: Path, commit: str, write: Callable[[Path], None]) -> None:
-    """Have `write` fill the snapshot's folder below `home`, unless it is there."""
+    @classmethod
+    def of(cls, target: Target, runtime: str, *told: object) -> Layout:
+        """told: what else decides what is written; see `commit_of`."""
+        commit = commit_of(target, *told)
+        return cls(target.cache / runtime / commit, commit)
 
-    def fill(aside: Path) -> None:
-        folder = snapshot_folder(aside, commit)
-        folder.mkdir(parents=True)
-        references = folder.parent.parent / "refs"
-        references.mkdir()
-        (references / "main").write_text(commit)
-        write(folder)
+    def folder(self, home: Path) -> Path:
+        """Where the files of `NAME` lie below an HF_HOME."""
+        return home / "hub" / f"models--{NAME.replace('/', '--')}" / "snapshots" / self.commit
 
-    written_once(home, fill)
+    def fill(self, write: Callable[[Path], None]) -> None:
+        """Have `write` fill the snapshot's folder, unless it is there."""
 
+        def fill(aside: Path) -> None:
+            folder = self.folder(aside)
+            folder.mkdir(parents=True)
+            references = folder.parent.parent / "refs"
+            references.mkdir()
+            (references / "main").write_text(self.commit)
+            write(folder)
 
-def loaded_bytes(folder: Path) -> int:
-    """Of all files of a snapshot, those that are links too."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        written_once(self.home, fill)
+
+    def built(self, model: str, runtime: str) -> Path:
+        """The snapshot's folder. Raises ModelError where nothing is built for a model."""
+        folder = self.folder(self.home)
+        if not folder.is_dir():
+            raise ModelError(f"{model}: nothing is built for {runtime} in {self.home}; build it first")
+        return folder
 
 
 @contextmanager
@@ -85,9 +102,3 @@ def embed_texts(model: Any, texts: list[str]) -> np.ndarray:
     if len(found) != len(texts):
         raise ModelError(f"embed_anything gave {len(found)} vectors for {len(texts)} texts")
     return np.array([one.embedding for one in found], dtype=np.float32)
-
-
-def unit_vectors(vectors: np.ndarray, dim: int | None) -> np.ndarray:
-    """[n, full] → [n, dim] float32 of length 1, cut to `dim` where it is given."""
-    vectors = vectors[:, :dim].astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -7,14 +7,18 @@ import hashlib
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from raylib.bench.protocol import Target
+from raylib.bench.runtimes.exported_runtime import OnnxRuntime
 from raylib.errors import ModelError
 from raylib.models.export import written_once
+from raylib.models.protocol import ModelSpec
 from raylib.types import Tensors
 
 SOURCE = Path(__file__).parents[1] / "native" / "ort_runner.cpp"
@@ -55,6 +59,27 @@ def compiled(cache: Path) -> Path:
 
     written_once(cache / "native" / digest, write)
     return cache / "native" / digest / "ort_runner.so"
+
+
+class OtherOnnxRuntime(OnnxRuntime):
+    """The library of the onnxruntime package, called from another language than Python, on CPUs. who: calls it."""
+
+    who: ClassVar[str]
+
+    def spec(self, target: Target) -> ModelSpec:
+        return replace(target.spec, runtime=OnnxRuntime.name, precision=target.precision, device="cpu")
+
+    def hole(self, target: Target) -> str | None:
+        if (target.spec.device or "cpu") != "cpu":
+            return f"{self.who} runs ONNX Runtime on CPUs only; leave --device out"
+        reason = super().hole(target)
+        if reason is None and runtime_library() is None:
+            return "the onnxruntime package has no shared library beside its binding; install its wheel from PyPI"
+        return reason
+
+    def encoder_spec(self, target: Target) -> ModelSpec | None:
+        """None: `raylib evaluate` runs the same graph through Python, and gives the quality of "onnx"."""
+        return None
 
 
 class NativeSession:

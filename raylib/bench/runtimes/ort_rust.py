@@ -11,32 +11,20 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from raylib.bench.protocol import Runner, Target
+from raylib.bench.protocol import Runner, Target, folder_bytes, unit_vectors
 from raylib.bench.runtimes.candle import MISSING, TOKENIZER, check_tokenizer, tokenizer_json
-from raylib.bench.runtimes.checkpoints import Checkpoint, Unsupported, checkpoint, commit_of
-from raylib.bench.runtimes.exported_runtime import OnnxRuntime, content_tensors
-from raylib.bench.runtimes.hub_layout import (
-    NAME,
-    embed_texts,
-    hub_home,
-    lay_out,
-    loaded_bytes,
-    panics_told,
-    snapshot_folder,
-    unit_vectors,
-)
-from raylib.bench.runtimes.native_library import runtime_library
+from raylib.bench.runtimes.checkpoints import Checkpoint, Unsupported, checkpoint
+from raylib.bench.runtimes.exported_runtime import content_tensors
+from raylib.bench.runtimes.hub_layout import NAME, Layout, embed_texts, hub_home, panics_told
+from raylib.bench.runtimes.native_library import OtherOnnxRuntime, runtime_library
 from raylib.bench.runtimes.rust_graph import wrap_graph
-from raylib.errors import ModelError
 from raylib.models.export import EXPORT_VERSION
-from raylib.models.protocol import ModelSpec
 from raylib.store.manifests import versions
 from raylib.types import Batch
 
@@ -44,25 +32,19 @@ LAYOUT_VERSION = 1
 """Raised when the same graph would be written otherwise than before."""
 
 
-class OrtRustRuntime(OnnxRuntime):
+class OrtRustRuntime(OtherOnnxRuntime):
     name: ClassVar[str] = "ort-rust"
     language: ClassVar[str] = "rust"
-
-    def spec(self, target: Target) -> ModelSpec:
-        return replace(target.spec, runtime=OnnxRuntime.name, precision=target.precision, device="cpu")
+    who: ClassVar[str] = "this"
 
     def hole(self, target: Target) -> str | None:
         if target.tower == "image":
             return "embed_anything's ONNX Runtime classes take text only"
         if find_spec("embed_anything") is None:
             return MISSING
-        if (target.spec.device or "cpu") != "cpu":
-            return "this runs ONNX Runtime on CPUs only; leave --device out"
         reason = super().hole(target)
         if reason is not None:
             return reason
-        if runtime_library() is None:
-            return "the onnxruntime package has no shared library beside its binding; install its wheel from PyPI"
         given = threads_given(target.threads)
         if given != target.threads:
             return (
@@ -78,16 +60,13 @@ class OrtRustRuntime(OnnxRuntime):
     def build(self, target: Target) -> None:
         encoder = self._encoder(target)
         found, source = checkpoint(target), encoder.graph(content_tensors(encoder, target))
-        home, commit = _place(target)
-        lay_out(home, commit, lambda folder: _write(folder, found, source))
+        _layout(target).fill(lambda folder: _write(folder, found, source))
 
     def load(self, target: Target) -> Runner:
-        home, commit = _place(target)
-        folder = snapshot_folder(home, commit)
-        if not folder.is_dir():
-            raise ModelError(f"{target.spec.name}: nothing is built for ort-rust in {home}; build it first")
+        layout = _layout(target)
+        folder = layout.built(target.spec.name, self.name)
         os.environ["ORT_DYLIB_PATH"] = str(runtime_library())
-        with hub_home(home), _cores(2 * target.threads), panics_told(target.spec.name, "ort cannot load it"):
+        with hub_home(layout.home), _cores(2 * target.threads), panics_told(target.spec.name, "ort cannot load it"):
             import embed_anything
 
             ea: Any = embed_anything  # its own type stubs forget that these are static
@@ -95,14 +74,10 @@ class OrtRustRuntime(OnnxRuntime):
                 ea.WhichModel.Bert,
                 model_name=ea.ONNXModel.BGESmallENV15,  # one that pools by the first token
                 hf_model_id=NAME,
-                revision=commit,
+                revision=layout.commit,
                 path_in_repo="model.onnx",
             )
-        return OrtRustRunner(target, model, loaded_bytes(folder))
-
-    def encoder_spec(self, target: Target) -> ModelSpec | None:
-        """None: `raylib evaluate` runs the same graph through Python, and gives the quality of "onnx"."""
-        return None
+        return OrtRustRunner(target, model, folder_bytes(folder))
 
     def versions(self) -> Mapping[str, str]:
         return {**super().versions(), **versions(("embed_anything",))}
@@ -114,7 +89,7 @@ class OrtRustRunner(Runner):
 
     def embed(self, contents: Batch) -> np.ndarray:
         with panics_told(self.name, "ort cannot embed it"):
-            return unit_vectors(embed_texts(self.model, contents["text"]), None)
+            return unit_vectors(embed_texts(self.model, contents["text"]))
 
 
 def threads_given(wanted: int) -> int:
@@ -146,10 +121,9 @@ def _cores(n: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def _place(target: Target) -> tuple[Path, str]:
-    """The HF_HOME and the commit of what is written for a target."""
-    commit = commit_of(target, LAYOUT_VERSION, EXPORT_VERSION, versions(("torch", "transformers")))
-    return target.cache / "ort-rust" / commit, commit
+def _layout(target: Target) -> Layout:
+    built_with = versions(("torch", "transformers"))
+    return Layout.of(target, OrtRustRuntime.name, LAYOUT_VERSION, EXPORT_VERSION, built_with)
 
 
 def _write(folder: Path, found: Checkpoint, source: Path) -> None:

@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from raylib.bench.protocol import Runner, Runtime, Target
+from raylib.bench.protocol import Runner, Runtime, Target, unit_vectors
 from raylib.errors import ModelError, UserError
 from raylib.models.protocol import Encoder, ModelSpec
 from raylib.models.registry import resolve
 from raylib.models.torch_encoder import TorchEncoder
-from raylib.models.weights import model_location, snapshot
+from raylib.models.weights import local_folder, model_location
 from raylib.store.manifests import versions
 from raylib.types import Batch, EncodeContext, Tensors
 
@@ -38,8 +38,7 @@ class EncoderRunner(Runner):
             return self.encoder.preprocess(contents, EncodeContext(None))
 
     def run(self, tensors: Tensors) -> np.ndarray:
-        vectors = self.encoder.forward(tensors).dense().astype(np.float32, copy=False)
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return unit_vectors(self.encoder.forward(tensors).dense())
 
 
 class TorchRuntime(Runtime):
@@ -115,8 +114,7 @@ def quantise(encoder: Any) -> None:
 
 def weights_bytes(spec: ModelSpec) -> int:
     """Of the files of weights of a model, and of its adapter. Raises ModelError where they are not on this disk."""
-    location = model_location(spec)
-    folder = Path(location) if Path(location).is_dir() else snapshot(location, spec.revision)
+    folder = local_folder(model_location(spec), spec.revision)
     if folder is None:
         raise ModelError(f"{spec.name} is neither a folder nor in the local hub cache")
     folders = [folder] + ([Path(spec.adapter)] if spec.adapter is not None else [])
