@@ -182,6 +182,17 @@ def test_rust_in_int8(models: Models, home: Path) -> None:
     assert np.abs(found - expected).max() <= 1e-6
 
 
+def test_rust_leaves_the_graph_of_python_alone(models: Models, home: Path) -> None:
+    """The onnx package, which makes int8 of it, refuses weights that have a second name."""
+    pytest.importorskip("embed_anything")
+    asked = target(models("bge-m3"), home)
+    OrtRustRuntime().build(asked)
+    encoder = OnnxRuntime()._encoder(asked)
+    graph = encoder.graph(encoder.preprocess({"text": ["a"]}, encoder.context(None, None)))
+    names = {path.name: path.stat().st_nlink for path in graph.parent.iterdir()}
+    assert names == {"model.onnx": 1, "model.onnx.data": 1}
+
+
 def test_rust_takes_no_images(models: Models, home: Path) -> None:
     assert OrtRustRuntime().hole(target(models("clip"), home, "image")) == (
         "embed_anything's ONNX Runtime classes take text only"

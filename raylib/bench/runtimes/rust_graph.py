@@ -8,7 +8,7 @@ length in front, and its own padding in place of theirs, which is the token 0.
 
 from __future__ import annotations
 
-import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ _IDS, _MASK, _TYPES = "input_ids", "attention_mask", "token_type_ids"
 
 
 def wrap_graph(source: Path, folder: Path, pad_id: int) -> None:
-    """Write the graph of `source` as folder/model.onnx, with links to the files beside it. Weights are not read.
+    """Write the graph of `source` as folder/model.onnx, with copies of the files beside it. Weights are not read.
     pad_id: what a text is filled with. Raises Unsupported for a graph with other inputs than of texts."""
     import onnx
     from onnx import TensorProto, helper
@@ -45,16 +45,9 @@ def wrap_graph(source: Path, folder: Path, pad_id: int) -> None:
     onnx.save(model, folder / "model.onnx")
     for path in source.parent.iterdir():
         if path.name != source.name:
-            _linked(path, folder / path.name)
-
-
-def _linked(source: Path, target: Path) -> None:
-    """A second name of one file: ONNX Runtime reads no weights through links that lead out of a folder. A symbolic one
-    where the cache is on another disk than itself."""
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        target.symlink_to(source.resolve())
+            # No link: ONNX Runtime reads no weights through symbolic ones that lead out of a folder, and the onnx
+            # package, which makes int8 of the same file, none that have a second name.
+            shutil.copyfile(path, folder / path.name)
 
 
 def _padded(graph: Any, value: Any, fill: int) -> list[Any]:
