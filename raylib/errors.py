@@ -68,6 +68,21 @@ class StoreError(RaylibError):
     """The embedding store holds something that cannot be read, or cannot be written to."""
 
 
+class OverloadedError(RaylibError):
+    """A server has more to do than it can bear; the same request may be sent again a little later."""
+
+    def __init__(self, message: str, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+    def __reduce__(self) -> tuple[type, tuple[str, float]]:
+        return type(self), (str(self), self.retry_after_seconds)
+
+
+class DeadlineError(RaylibError):
+    """The time that a request had was over before it was answered."""
+
+
 @dataclass(frozen=True)
 class BadContent:
     """One content that could not be encoded. key: the store's key as hex; source: where it came from, for a person."""
