@@ -98,7 +98,7 @@ def _command(arguments: Sequence[str]) -> str:
     return command
 
 
-_ON_CLUSTERS = ("evaluate", "encode", "extract", "probe", "mine negatives", "mine batches", "train")
+_ON_CLUSTERS = ("evaluate", "encode", "extract", "probe", "mine negatives", "mine batches", "train", "bench")
 """What `raylib submit` sends."""
 
 

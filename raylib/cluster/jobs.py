@@ -23,6 +23,7 @@ STAYS_HERE = (
 """Of a working directory: environments, results, data and weights."""
 
 _SECONDS_BETWEEN = 1.0
+_SECONDS_FOR_AN_AGENT = 60.0
 
 
 def run_submit(config: SubmitConfig, command: Sequence[str], arguments: Sequence[str]) -> int:
@@ -94,13 +95,28 @@ def send(client: JobSubmissionClient, config: SubmitConfig, command: Sequence[st
         "env_vars": {"PYTHONUNBUFFERED": "1", **{name: os.environ[name] for name in config.env}},
     }
     try:
-        return client.submit_job(
-            entrypoint=shlex.join(["python", "-m", "raylib.cli", *command]),
-            runtime_env=environment,
-            submission_id=config.job_id,
+        return _when_there_is_an_agent(
+            lambda: client.submit_job(
+                entrypoint=shlex.join(["python", "-m", "raylib.cli", *command]),
+                runtime_env=environment,
+                submission_id=config.job_id,
+            )
         )
     except (RuntimeError, ValueError) as error:
         raise UserError(f"the cluster did not take the job: {_last_line(error)}") from error
+
+
+def _when_there_is_an_agent(submit: Callable[[], str]) -> str:
+    """The job server answers before the agent that starts jobs is up, on a head that was just started."""
+    import tenacity
+
+    retried = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_message(match="(?s).*No available agent"),
+        stop=tenacity.stop_after_delay(_SECONDS_FOR_AN_AGENT),
+        wait=tenacity.wait_fixed(_SECONDS_BETWEEN),
+        reraise=True,
+    )
+    return retried(submit)
 
 
 def _last_line(error: BaseException) -> str:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import pty
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from raylib.cli import main
+from raylib.cluster.jobs import _when_there_is_an_agent, connect
+from raylib.submit_config import JobServer
 from tests.cluster.nodes import Nodes, ray_nodes
 from tests.cluster.test_driver_killed import ROOT, wait_until
 
@@ -78,22 +84,60 @@ def test_the_exit_status_is_the_jobs_and_only_what_should_travels(nodes, folder,
     assert "TRAVELLED lines.txt,mine.py,x a value None" in capfd.readouterr().out
 
 
-def test_a_job_that_is_stopped(nodes, folder, capfd):
+@contextmanager
+def follower(nodes: Nodes, folder: Path, job_id: str, stdin: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """`raylib submit --follow` of a job that never ends, once that has said so. Its words are in folder/log."""
     command = [sys.executable, "-m", "raylib.cli", "submit", "encode", "--model=mine:endless", "--input=lines.txt"]
-    command += ["--output", "x", "--local", "--follow", "--job-id", "endless", "--address", nodes.job_server]
+    command += ["--output", "x", "--local", "--follow", "--job-id", job_id, "--address", nodes.job_server]
     log = folder / "log"
     with open(log, "w") as stream:
-        follower = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
+        found = subprocess.Popen(command, stdin=stdin, stdout=stream, stderr=subprocess.STDOUT)
     try:
         wait_until(lambda: "WAITING" in log.read_text(), 120, "the job's words")
-        assert main(["stop", "endless", "--address", nodes.job_server]) == 0
-        assert follower.wait(timeout=60) == 130
+        yield found
     finally:
-        follower.kill()
-    assert "job endless was stopped" in log.read_text()
+        found.kill()
+
+
+def test_a_job_that_is_stopped(nodes, folder, capfd):
+    with follower(nodes, folder, "endless") as found:
+        assert main(["stop", "endless", "--address", nodes.job_server]) == 0
+        assert found.wait(timeout=60) == 130
+    assert "job endless was stopped" in (folder / "log").read_text()
     assert main(["stop", "endless", "--address", nodes.job_server]) == 0
     assert "has ended already: STOPPED" in capfd.readouterr().out
     assert main(["stop", "never-there", "--address", nodes.job_server]) == 2
+
+
+@pytest.mark.parametrize(("answer", "end"), [("s", "STOPPED"), ("n", "RUNNING")])
+def test_ctrl_c_asks_whether_to_stop_the_job(nodes, folder, answer, end):
+    job_id, log = f"asked-{answer}", folder / "log"
+    keyboard, terminal = pty.openpty()
+    client = connect(JobServer(nodes.job_server))
+    try:
+        with follower(nodes, folder, job_id, stdin=terminal) as found:
+            found.send_signal(signal.SIGINT)
+            wait_until(lambda: "Stop the job (s)" in log.read_text(), 60, "the question")
+            assert client.get_job_status(job_id).value == "RUNNING"
+            os.write(keyboard, f"{answer}\n".encode())
+            assert found.wait(timeout=60) == 130
+        wait_until(lambda: client.get_job_status(job_id).value == end, 60, f"the job to be {end}")
+    finally:
+        client.stop_job(job_id)
+        os.close(keyboard)
+        os.close(terminal)
+
+
+def test_ctrl_c_without_a_terminal_leaves_the_job(nodes, folder):
+    client = connect(JobServer(nodes.job_server))
+    try:
+        with follower(nodes, folder, "unasked", stdin=subprocess.DEVNULL) as found:
+            found.send_signal(signal.SIGINT)
+            assert found.wait(timeout=60) == 130
+        assert client.get_job_status("unasked").value == "RUNNING"
+        assert "stop it with: raylib stop unasked" in (folder / "log").read_text()
+    finally:
+        client.stop_job("unasked")
 
 
 def test_rays_own_command_runs_the_scripts(nodes, tmp_path):
@@ -109,3 +153,19 @@ def test_rays_own_command_runs_the_scripts(nodes, tmp_path):
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert (tmp_path / "vectors" / "embeddings.parquet").exists()
+
+
+def test_a_job_server_whose_agent_is_not_up_yet_is_asked_again(monkeypatch):
+    monkeypatch.setattr("raylib.cluster.jobs._SECONDS_BETWEEN", 0.0)
+    answers = iter([RuntimeError("status code 500: No available agent to submit job"), "job-1"])
+
+    def submit() -> str:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert _when_there_is_an_agent(submit) == "job-1"
+    answers = iter([RuntimeError("the id is taken")])
+    with pytest.raises(RuntimeError, match="taken"):
+        _when_there_is_an_agent(submit)
