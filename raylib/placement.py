@@ -14,7 +14,8 @@ class Placement:
     """Workers and what each of them holds."""
 
     workers: int | None = None
-    """Most actors that hold the model. By default one per GPU, or per CPU on a cluster without GPUs."""
+    """Most actors that hold the model. By default one per GPU, or per CPU on a cluster without GPUs, of its share: jobs
+    on one cluster share it alike."""
 
     min_workers: int = 1
     """Fewest actors while there is work."""

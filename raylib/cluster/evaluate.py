@@ -34,37 +34,40 @@ from raylib.store.embeddings import Shelf
 
 @dataclass
 class RayBackend:
-    """The connected cluster as a `raylib.evaluate.backend.Backend`."""
+    """The connected cluster as a `raylib.evaluate.backend.Backend`. workers: resolved when the job started; asked: as
+    the flags say, for stages that take their share of the cluster when they run."""
 
     workers: Workers
+    asked: Workers
     _scorer: ScoreWorkers | None = None
 
     @classmethod
     def of(cls, config: Placement) -> RayBackend:
         """Raises UserError for resources that the cluster cannot have."""
         quiet_ray_data()
-        return cls(Workers.of(config).resolve())
+        asked = Workers.of(config)
+        return cls(asked.resolve(), asked)
 
     def plan_stage(self, progress: Progress, *, requests: bool) -> EncodeStage:
         """Ray Data, which prepares on CPUs what GPUs encode and streams contents by value between machines. On one
         machine of CPUs it would only load a second copy of a model that is to answer requests anyway."""
         if requests and self._scorer is not None and not self.workers.gpus and started_here():
             return PooledPlan(self._scorer.pool(), progress)
-        return RayDataStage(self.workers, progress)
+        return RayDataStage(self.asked, progress)
 
     def encode_place(self) -> Place:
         """For jobs that encode and ask for nothing afterwards."""
         return Place(functools.partial(self.plan_stage, requests=False), self.find_limits)
 
     def request_stage(self) -> EncodeStage:
-        return PoolStage(self.workers)
+        return PoolStage(self.asked)
 
     def score_stage(self) -> ScoreWorkers:
         self._scorer = ScoreWorkers(self.workers)
         return self._scorer
 
     def search_stage(self) -> RaySearch:
-        return RaySearch(self.workers)
+        return RaySearch(self.asked)
 
     def find_limits(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import pickle
 import sys
@@ -20,6 +21,8 @@ os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
 import ray
 import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from raylib.cluster.presence import announce, present_jobs
 
 if TYPE_CHECKING:
     from raylib.models.protocol import Encoder
@@ -42,7 +45,8 @@ _started_here = False
 
 @dataclass(frozen=True)
 class Workers:
-    """How the encode stage is spread. count: most forward actors; None takes one per GPU, or per CPU without GPUs.
+    """How the encode stage is spread. count: most forward actors; None takes one per GPU, or per CPU without GPUs, of
+    the share of the cluster that is this job's.
 
     minimum: fewest actors while there is work. gpus and cpus: what one of them holds; gpus None takes one GPU where
     the cluster has any. A fraction shares a GPU among small models.
@@ -72,7 +76,9 @@ class Workers:
                 f"--gpus-per-worker {gpus:g} was asked for, but this machine has no GPU that Ray can see. "
                 "Leave it out to run on CPUs, or give the --address of a cluster with GPUs."
             )
-        count = self.count or max(1, int(total_gpus // gpus) if gpus > 0 else int(total_cpus // self.cpus))
+        # Without a number asked for: a fair share of what there is, among the jobs that are on the cluster now.
+        all_of_it = int(total_gpus // gpus) if gpus > 0 else int(total_cpus // self.cpus)
+        count = self.count or max(1, self.minimum, math.ceil(all_of_it / present_jobs()))
         if self.minimum > count:
             raise UserError(f"--min-workers {self.minimum} is more than --workers {count}")
         return Workers(count, self.minimum, gpus, self.cpus)
@@ -113,6 +119,8 @@ def start(address: str | None = None, *, quiet: bool = True) -> None:
             with _native_stderr(shown=not quiet):
                 ray.init(address="local", include_dashboard=False, **options)
         _started_here = not address
+        if address:
+            announce()
     except (ConnectionError, ray.exceptions.RaySystemError, RuntimeError, ValueError) as error:
         where = f"the Ray cluster at {address}" if address else "Ray on this machine"
         raise UserError(f"cannot reach {where}: {error}. Check --address, or run without Ray: --local.") from error

@@ -126,7 +126,7 @@ def test_two_models_get_the_scores_that_mteb_gives_each_alone(cluster, shipping,
 
 @pytest.mark.parametrize("shipping", ["path"], indirect=True)
 def test_a_plan_goes_through_the_actors_that_will_be_asked(cluster, shipping):
-    backend = RayBackend(Workers(2).resolve())
+    backend = RayBackend(Workers(2).resolve(), Workers(2))
     scorer = backend.score_stage()
     try:
         assert isinstance(backend.plan_stage(lambda n: None, requests=True), PooledPlan)
