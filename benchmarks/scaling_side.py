@@ -61,8 +61,8 @@ def steady_rate(forwards: Sequence[tuple[str, float, int]], workers: int, end: f
     """Contents a second from the begin of the last worker's first forward to the end of the stage.
 
     forwards: (process, seconds of the epoch at its begin, contents). A forward that was under way when the last worker
-    began is not counted, nor is the rest of it: it favours no number of workers. Raises ValueError where fewer processes
-    than `workers` have run.
+    began is not counted, nor is the rest of it: it favours no number of workers. Raises ValueError where fewer
+    processes than `workers` have run.
     """
     first: dict[str, float] = {}
     for process, begin, _ in forwards:

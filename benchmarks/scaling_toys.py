@@ -12,8 +12,8 @@ from mteb.models.model_meta import ModelMeta, ScoringFunction
 
 DIM = 128
 SECONDS, LOG = "RAYLIB_BENCHMARK_SLEEP", "RAYLIB_BENCHMARK_LOG"
-"""Environment variables, set before Ray starts its workers: the seconds that a content takes, and a file that gets a line
-of every forward: process, seconds of the epoch at its begin, contents."""
+"""Environment variables, set before Ray starts its workers: the seconds that a content takes, and a file that gets a
+line of every forward: process, seconds of the epoch at its begin, contents."""
 
 
 class Sleeping(AbsEncoder):
