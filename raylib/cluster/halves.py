@@ -211,7 +211,7 @@ class _Run:
                 failure = portable(error)
         receipt = Receipt(result, started, time.process_time() - cpu, failure, deaths)
         about = {**self.work.meter.about, "shard": rows[0]["number"]}
-        logger.info("%d batches in %.3f s", len(rows), time.time() - started, extra=about)
+        logger.info("batches done: %d, in %.3f s", len(rows), time.time() - started, extra=about)
         return _table_of_one(payload=pickle.dumps(receipt, protocol=5))
 
     def _run(self, rows: Sequence[dict[str, Any]], result: Any) -> Any:

@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import functools
 import itertools
+import logging
 import queue
 import threading
 from concurrent.futures import Future
@@ -33,6 +34,8 @@ from raylib.store.embeddings import Shelf
 
 if TYPE_CHECKING:
     from raylib.models.bridge import SearchModel
+
+logger = logging.getLogger(__name__)
 
 _MAX_WORKERS = 16
 """Each holds MTEB and what its task loads: half a gigabyte and more."""
@@ -67,6 +70,8 @@ class _ScoreWorker:
             unit = ScoreUnit(model, task, batch_size, keep)
             with about(model=unit.model_name, stage="score", shard=task.name):
                 scored = self._scorer(unit)
+            meter = Meter.of(unit.model_name, "score")
+            logger.info("scored in %.3f s", scored.seconds, extra={**meter.about, "shard": task.name})
             scored.cpu_seconds += scored.report.cpu_seconds  # of the encode actors
             return scored
         except Exception as error:  # raised, Ray would wrap it in its own words

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from raylib.errors import ModelError, RaylibError, UserError
-from raylib.logs import LogFormat, name_job
+from raylib.logs import LogFormat, log_as_json, name_job
 
 # `uv run` would otherwise start every worker from a snapshot of the working directory with an environment of its own.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
@@ -131,6 +131,8 @@ def _start(address: str | None, quiet: bool, log_format: LogFormat) -> None:
         else:
             with _native_stderr(shown=not quiet):
                 ray.init(address="local", include_dashboard=False, **options)
+        if log_format == "json":
+            log_as_json()  # Ray's handler, for its workers, has taken the place of the job's own
         _started_here = not address
     except (ConnectionError, ray.exceptions.RaySystemError, RuntimeError, ValueError) as error:
         where = f"the Ray cluster at {address}" if address else "Ray on this machine"
