@@ -14,6 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import raylib
 from raylib.cluster.metrics import METRICS
+from raylib.models.untrained import build_clip
+from tests.extract.checkpoints import BUILDERS
+from tests.extract.made import images_folder
+from tests.train.made_runs import write_pairs
 
 pytestmark = pytest.mark.cluster
 
@@ -33,18 +37,19 @@ def scraped(cluster, model: str) -> Mapping[tuple[str, str], float]:
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             if sample.labels.get("model") == model:
-                assert sample.labels["raylib_job"].startswith("encode-")
                 name = sample.name + (f" {sample.labels['le']}" if "le" in sample.labels else "")
                 found[name.removeprefix("ray_raylib_"), sample.labels["stage"]] += sample.value
     return found
 
 
-def wait_for(cluster, model: str, expected: Mapping[str, float]) -> Mapping[tuple[str, str], float]:
-    """Until the node says so of the encode stage; processes report every half second."""
+def wait_for(
+    cluster, model: str, expected: Mapping[str, float], stage: str = "encode"
+) -> Mapping[tuple[str, str], float]:
+    """Until the node says so of a stage; processes report every half second."""
     until = time.monotonic() + SECONDS
     while True:
         found = scraped(cluster, model)
-        told = {name: found[name, "encode"] for name in expected}
+        told = {name: found[name, stage] for name in expected}
         if told == expected or time.monotonic() > until:
             assert told == expected
             return found
@@ -87,3 +92,44 @@ def test_processes_that_die_are_retries_and_what_they_die_over_an_error(cluster,
     assert stage["workers"] == stage["cpus"] and stage["gpus"] == told["gpu_seconds"] == 0
     assert told["cpu_seconds"] == pytest.approx(stage["cpus"] * stage["seconds"], abs=0.01)
     assert told["usd"] is None and told["price"] == "node type unknown"
+
+
+@pytest.mark.slow
+def test_training_tells_examples_and_its_summary_what_it_held(cluster, tmp_path):
+    model = str(tmp_path / "clip")
+    (tmp_path / "clip").mkdir()
+    build_clip(tmp_path / "clip")
+    write_pairs(tmp_path / "pairs.jsonl", 60)
+    given = {"data": str(tmp_path / "pairs.jsonl"), "batch_size": 9, "max_steps": 4, "log_every": 1, "workers": 2}
+    raylib.train(model, output_folder=str(tmp_path / "run"), quiet=True, **given)
+
+    wait_for(cluster, model, {"contents_total": 36, "retries_total": 0}, "train")
+    told = json.loads((tmp_path / "run" / "finished.json").read_text())["timeline"]
+    assert [(stage["name"], stage["workers"]) for stage in told["stages"]] == [("prepare", 0), ("train", 2)]
+
+
+@pytest.mark.slow
+def test_extraction_tells_rows(cluster, tmp_path):
+    model = str(tmp_path / "model")
+    BUILDERS["qwen2_5_vl"](tmp_path / "model")
+    table, images = images_folder(tmp_path)
+    (images / "grey.png").write_bytes((images / "grey.png").read_bytes()[:50])
+    given = {"vqa_dataset": str(table), "images_dir": str(images), "batch_size": 4, "allow_errors": 1, "quiet": True}
+    found = raylib.extract(model, output_dir=str(tmp_path / "out"), workers=2, **given)
+    assert found.ok and found.counts["extracted"] == 7
+
+    wait_for(cluster, model, {"contents_total": 7, "errors_total": 1, "batch_fill_count": 2}, "extract")
+
+
+@pytest.mark.slow
+def test_evaluation_tells_tasks_and_hits(cluster, vidore, tmp_path):
+    model, task = "tests.toys:late", "Vidore2ESGReportsRetrieval"
+    given = {"tasks": [task], "data_root": vidore, "output_folder": str(tmp_path), "workers": 2, "quiet": True}
+    for _ in range(2):
+        outcome = raylib.evaluate(model, overwrite=True, **given)
+        assert outcome.ok
+    planned = outcome.summaries[0].contents["planned"]
+
+    wait_for(cluster, model, {"contents_total": planned, "store_hits_total": planned})
+    wait_for(cluster, model, {"contents_total": 2, "errors_total": 0}, "score")
+    assert [stage["name"] for stage in outcome.summaries[0].timeline["stages"]] == ["plan", "encode", "score"]
