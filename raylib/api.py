@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-from raylib.api_settings import as_config, connected, with_settings
+from raylib.api_settings import as_config, connected, reporter_of, timeline_of, with_settings
 from raylib.bench.config import BenchConfig
 from raylib.encode.config import EncodeConfig
 from raylib.errors import UserError
@@ -98,24 +98,23 @@ def plan_encoding(config: EncodeConfig) -> dict[str, Any]:
 
 def _run_encoding(config: EncodeConfig) -> EncodeOutcome:
     from raylib.encode.planned import this_process
-    from raylib.evaluate.progress import reporter
 
-    with connected(config):
+    with connected(config, "encode"):
         if config.local:
             place = this_process()
         else:
             from raylib.cluster.evaluate import RayBackend
 
             place = RayBackend.of(config).encode_place()
-        return _encode_job(config, place, reporter(config.quiet)).run()
+        return _encode_job(config, place, reporter_of(config), timeline_of(config)).run()
 
 
-def _encode_job(config: EncodeConfig, place: Any, reporter: Any) -> EncodeJob:
+def _encode_job(config: EncodeConfig, place: Any, reporter: Any, timeline: Any = None) -> EncodeJob:
     from raylib.encode.job import EncodeJob
     from raylib.evaluate.quiet import quiet_libraries
 
     quiet_libraries()
-    return EncodeJob(config, place, reporter)
+    return EncodeJob(config, place, reporter, timeline)
 
 
 def extract(model: str | ExtractConfig, **settings: Any) -> ExtractOutcome:
@@ -127,7 +126,6 @@ def extract(model: str | ExtractConfig, **settings: Any) -> ExtractOutcome:
     them. Raises UserError for what cannot be right from the start, and ModelError for what fails later; what was done
     until then is kept, and the same call goes on from there.
     """
-    from raylib.evaluate.progress import reporter
     from raylib.evaluate.quiet import quiet_libraries
     from raylib.extract.job import ExtractJob
     from raylib.extract.local import ThisProcess
@@ -135,14 +133,14 @@ def extract(model: str | ExtractConfig, **settings: Any) -> ExtractOutcome:
     config = as_config(ExtractConfig, "extract", model, settings)
     config.check_complete()
     quiet_libraries()
-    with connected(config):
+    with connected(config, "extract"):
         if config.local:
             place = ThisProcess()
         else:
             from raylib.cluster.extract import RayPlace
 
             place = RayPlace.of(config)
-        return ExtractJob(config, place, reporter(config.quiet)).run()
+        return ExtractJob(config, place, reporter_of(config), timeline_of(config)).run()
 
 
 def probe(states: str | ProbeConfig, **settings: Any) -> ProbeOutcome | Applied:
@@ -168,7 +166,7 @@ def probe(states: str | ProbeConfig, **settings: Any) -> ProbeOutcome | Applied:
     quiet_libraries()
     if config.apply is not None:
         return apply_probe(config, reporter(config.quiet))
-    with connected(config):
+    with connected(config, "probe"):
         if config.local:
             place = ThisProcess()
         else:
@@ -199,7 +197,7 @@ def bench(model: str | Sequence[str] | BenchConfig, **settings: Any) -> BenchOut
     told = reporter(config.quiet)
     if config.local:
         return BenchJob(config, ThisMachine(next(iter(config.node_types), None)), told).run()
-    with connected(config):
+    with connected(config, "bench"):
         from raylib.cluster.bench import RayNodes
 
         gpus = (config.device or "cpu").startswith("cuda")
@@ -221,20 +219,19 @@ def _run(config: EvaluateConfig) -> Outcome:
     from raylib import storage
     from raylib.evaluate.backend import LocalBackend
     from raylib.evaluate.job import EvaluateJob
-    from raylib.evaluate.progress import reporter
     from raylib.evaluate.report import build_report, write_leaderboard
 
     tasks = _tasks(config)
     storage.make_folder(config.output_folder)
     storage.make_folder(config.store_folder)
-    with connected(config):
+    with connected(config, "evaluate"):
         if config.local:
             backend = LocalBackend()
         else:
             from raylib.cluster.evaluate import RayBackend
 
             backend = RayBackend.of(config)
-        job = EvaluateJob(config, backend, reporter(config.quiet))
+        job = EvaluateJob(config, backend, reporter_of(config), timeline_of(config))
         outcome = job.run(job.prepare(tasks))
     write_leaderboard(build_report(config.output_folder), config.output_folder)
     return outcome

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from raylib.api_settings import as_config, connected
+from raylib.api_settings import as_config, connected, reporter_of, timeline_of
 from raylib.mine.config import BatchesConfig, NegativesConfig
 from raylib.train.config import TrainConfig
 
@@ -24,19 +24,18 @@ def train(model: str | TrainConfig | None = None, **settings: Any) -> TrainOutco
     the weights), `.folder`. Raises UserError for what cannot be right from the start; ModelError, StoreError and
     BadContentsError for what fails later, where the same call goes on from the newest checkpoint.
     """
-    from raylib.evaluate.progress import reporter
     from raylib.train.place import ThisProcess
 
     config = as_config(TrainConfig, "train", [] if model is None else model, settings)
     config.check_complete()
-    with connected(config):
+    with connected(config, "train"):
         if config.local:
             place: Any = ThisProcess()
         else:
             from raylib.cluster.train import RayTrainPlace
 
             place = RayTrainPlace.of(config, config.max_failures)
-        return _train_job(config, place, reporter(config.quiet)).run()
+        return _train_job(config, place, reporter_of(config), timeline_of(config)).run()
 
 
 def plan_training(config: TrainConfig) -> dict[str, Any]:
@@ -48,12 +47,12 @@ def plan_training(config: TrainConfig) -> dict[str, Any]:
     return _train_job(config, ThisProcess(), QuietReporter()).dry_run()
 
 
-def _train_job(config: TrainConfig, place: Any, reporter: Any) -> TrainJob:
+def _train_job(config: TrainConfig, place: Any, reporter: Any, timeline: Any = None) -> TrainJob:
     from raylib.evaluate.quiet import quiet_libraries
     from raylib.train.job import TrainJob
 
     quiet_libraries()
-    return TrainJob(config, place, reporter)
+    return TrainJob(config, place, reporter, timeline)
 
 
 def mine_negatives(model: str | NegativesConfig, **settings: Any) -> MineOutcome:
@@ -92,25 +91,24 @@ def plan_mining(config: NegativesConfig | BatchesConfig) -> dict[str, Any]:
 
 
 def _run_mining(config: NegativesConfig | BatchesConfig) -> MineOutcome:
-    from raylib.evaluate.progress import reporter
     from raylib.mine.place import this_process
 
-    with connected(config):
+    with connected(config, "mine"):
         if config.local:
             place = this_process()
         else:
             from raylib.cluster.mine import mine_place
 
             place = mine_place(config)
-        return _mine_job(config, place, reporter(config.quiet)).run()
+        return _mine_job(config, place, reporter_of(config), timeline_of(config)).run()
 
 
-def _mine_job(config: NegativesConfig | BatchesConfig, place: Any, reporter: Any) -> MineJob[Any]:
+def _mine_job(config: NegativesConfig | BatchesConfig, place: Any, reporter: Any, timeline: Any = None) -> MineJob[Any]:
     from raylib.evaluate.quiet import quiet_libraries
     from raylib.mine.batches_job import BatchesJob
     from raylib.mine.negatives_job import NegativesJob
 
     quiet_libraries()
     if isinstance(config, NegativesConfig):
-        return NegativesJob(config, place, reporter)
-    return BatchesJob(config, place, reporter)
+        return NegativesJob(config, place, reporter, timeline)
+    return BatchesJob(config, place, reporter, timeline)

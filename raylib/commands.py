@@ -59,7 +59,8 @@ def run_evaluate(config: EvaluateConfig) -> int:
         _print_plan(api.plan(config))
         return 0
     outcome = api.evaluate(config)
-    print_leaderboard(build_report(config.output_folder), console())
+    if config.log_format == "text":
+        print_leaderboard(build_report(config.output_folder), console())
     return 0 if outcome.ok else 1
 
 

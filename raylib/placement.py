@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from raylib.errors import UserError
+from raylib.logs import LogFormat
 
 
 @dataclass
@@ -33,9 +34,17 @@ class Placement:
     local: bool = False
     """Run in this process, without Ray."""
 
+    price_table: str | None = field(default=None, metadata={"metavar": "FILE"})
+    """YAML of node types and their USD per hour, for what the run costs. By default raylib's table of public prices."""
+
+    log_format: LogFormat = field(default="text", metadata={"metavar": "text|json"})
+    """json: every line one JSON object, of the job and of its workers, with job, model, stage and shard."""
+
     def check_placement(self) -> None:
         """Raises UserError for numbers that cannot be."""
         at_least_one(self, ("workers", "min_workers", "cpus_per_worker"))
+        if self.log_format not in get_args(LogFormat):
+            raise UserError(f"--log-format is {self.log_format!r}; expected text or json")
         if self.gpus_per_worker is not None and self.gpus_per_worker < 0:
             raise UserError(f"--gpus-per-worker is {self.gpus_per_worker}; expected 0 or more")
         if self.local and self.address:

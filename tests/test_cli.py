@@ -179,6 +179,7 @@ FLAGS = [
         "--languages",
         "eng",
     ],
+    *["--price-table", "prices.yaml", "--log-format", "json"],
     *["--splits", "test", "--data-root", "data", "--output-folder", "out", "--store", "s3://x"],
     *["--revision", "12ab", "--adapter", "lora", "--dtype", "float16", "--pooling", "mean", "--embedding-dim", "768"],
     *["--max-pixels", "9", "--device", "cpu", "--trust-remote-code", "--batch-size", "8", "--workers", "3"],
@@ -251,6 +252,8 @@ allow-errors: 5
 overwrite: yes
 dry_run: true
 quiet: true
+price_table: prices.yaml
+log-format: json
 """
 SAID = EvaluateConfig(
     model=["a/b", "pkg.mod:factory"],
@@ -302,6 +305,8 @@ SAID = EvaluateConfig(
     overwrite=True,
     dry_run=True,
     quiet=True,
+    price_table="prices.yaml",
+    log_format="json",
 )
 
 

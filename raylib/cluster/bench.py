@@ -12,12 +12,10 @@ import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raylib.bench.spawn import run_process
+from raylib.cluster.held import NODE_TYPE
 from raylib.cluster.session import first_line
 from raylib.errors import UserError
 from raylib.evaluate.progress import Reporter
-
-NODE_TYPE = "raylib.io/node-type"
-"""The label by which nodes say what they are; cluster.yaml gives it to every kind of worker."""
 
 _PATIENCE_SECONDS = 30.0
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import ray.exceptions
 
 from raylib.cluster.halves import Halves, Work, resident
+from raylib.cluster.held import held
+from raylib.cluster.metrics import Meter
 from raylib.cluster.session import Workers, lost_workers, worker_failure
 from raylib.cluster.shared_store import require_store, store_marker
 from raylib.cluster.ship import ShippedSource, ship
-from raylib.evaluate.batching import MicroBatch, singles
+from raylib.evaluate.batching import BatchRecord, MicroBatch, singles
 from raylib.evaluate.contents import Source
 from raylib.evaluate.encode import EncodeReport, Progress, no_progress, run_forwards
 from raylib.evaluate.prepare import Prepared, bad_content, prepare
@@ -45,14 +47,17 @@ class RayDataStage:
         was encoded until then is stored. A content over which workers die `MAX_ATTEMPTS` times is a bad one."""
         report = EncodeReport()
         start = time.time()
-        first_forward, died = float("inf"), 0
-        work = _EncodeWork(encoder, ship(sources), shelf, store_marker(shelf))
+        first_forward, meter = float("inf"), Meter.of(encoder.spec.name, "encode")
+        work = _EncodeWork(meter, encoder, ship(sources), shelf, store_marker(shelf))
+        halves = self._halves(encoder, batches)
         try:
-            with closing(self._halves(encoder, batches).receipts(work, batches)) as receipts:
+            with closing(halves.receipts(work, batches)) as receipts:
                 for receipt in receipts:
-                    receipt.result.cpu_seconds = receipt.cpu_seconds
+                    receipt.result.cpu_seconds, receipt.result.retries = receipt.cpu_seconds, receipt.deaths
                     report.add(receipt.result)
-                    died += receipt.deaths
+                    meter.count(retries=receipt.deaths)
+                    for record in receipt.result.records:
+                        meter.batch(record)
                     first_forward = min(first_forward, receipt.started)
                     bad = len(receipt.result.bad)
                     self.progress(receipt.result.encoded + bad, bad)
@@ -60,7 +65,8 @@ class RayDataStage:
                         raise receipt.failure
         except ray.exceptions.RayError as error:
             raise worker_failure(error, encoder.spec.name) from error
-        report.notes += lost_workers(encoder.spec.name, died)
+        report.notes += lost_workers(encoder.spec.name, report.retries)
+        report.held = held(halves.workers, halves.most)
         report.startup_seconds = max(0.0, min(first_forward, time.time()) - start)
         report.seconds = time.time() - start - report.startup_seconds
         return report
@@ -79,9 +85,17 @@ class RayDataStage:
 
 
 @dataclass
-class _EncodeWork(Work[EncodeReport]):
+class _Part(EncodeReport):
+    """records: of its batches."""
+
+    records: list[BatchRecord] = field(default_factory=list)
+
+
+@dataclass
+class _EncodeWork(Work[_Part]):
     """Some batches → one part of the store."""
 
+    meter: Meter
     encoder: Encoder
     sources: list[ShippedSource]
     shelf: Shelf
@@ -94,16 +108,18 @@ class _EncodeWork(Work[EncodeReport]):
         require_store(self.marker)
         self.encoder.load()
 
-    def new_result(self) -> EncodeReport:
-        return EncodeReport()
+    def new_result(self) -> _Part:
+        return _Part()
 
-    def run(self, prepared: Iterator[Prepared], result: EncodeReport) -> None:
+    def run(self, prepared: Iterator[Prepared], result: _Part) -> None:
         """Encode the batches and store them; of a call that fails half way, what was encoded before."""
         keys: list[bytes] = []
         vectors: list[Embeddings] = []
         try:
             for encoded in run_forwards(self.encoder, prepared):
-                result.add(EncodeReport(len(encoded.keys), encoded.bad, encoded.notes))
+                result.add(EncodeReport.of(encoded))
+                result.records.append(encoded.record)
+                self.meter.gpu_memory()
                 if encoded.embeddings is not None:
                     keys += encoded.keys
                     vectors.append(encoded.embeddings)
@@ -114,5 +130,6 @@ class _EncodeWork(Work[EncodeReport]):
     def singles(self, batch: MicroBatch) -> list[MicroBatch]:
         return singles(batch)
 
-    def set_aside(self, single: MicroBatch, reason: str, result: EncodeReport) -> None:
+    def set_aside(self, single: MicroBatch, reason: str, result: _Part) -> None:
         result.bad.append(bad_content(single, self.sources, reason))
+        result.records.append(BatchRecord(bad=1))

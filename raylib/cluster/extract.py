@@ -11,21 +11,26 @@ import ray
 import ray.exceptions
 
 from raylib.cluster.halves import Halves, Work, quiet_ray_data, resident
+from raylib.cluster.held import held
+from raylib.cluster.metrics import Meter
 from raylib.cluster.once import once
 from raylib.cluster.session import Workers, lost_workers, started_here, worker_failure
+from raylib.evaluate.batching import BatchRecord
 from raylib.extract.batches import BatchStates, PreparedBatch, RowBatch, joined, prepare_batch, run_batch
 from raylib.extract.collate import PreparedRow
 from raylib.extract.extractor import Extractor
 from raylib.extract.local import try_batch_sizes
 from raylib.placement import Placement
+from raylib.timeline import Held
 
 
 @dataclass
 class RayPlace:
-    """A `raylib.extract.local.Place`. split: see `Halves`."""
+    """A `raylib.extract.local.Place`. split: see `Halves`; held: by the workers of the last extraction."""
 
     workers: Workers
     split: bool | None = None
+    held: Held = Held()  # noqa: RUF009, frozen
 
     @classmethod
     def of(cls, config: Placement) -> RayPlace:
@@ -38,15 +43,21 @@ class RayPlace:
         `MAX_ATTEMPTS` times has a reason in place of states."""
         assert self.workers.count is not None
         halves = Halves(self.workers, min(self.workers.count, len(batches)), 1, len(batches), self.split)
-        work = _ExtractWork(extractor)
+        meter, size = Meter.of(extractor.spec.name, "extract"), max((len(batch.rows) for batch in batches), default=1)
+        work = _ExtractWork(meter, extractor)
+        self.held = held(self.workers, halves.most)
         if not started_here():
             work.carried = {batch.name: ray.put(_carried(batch)) for batch in batches}
             batches = [replace(batch, rows=[]) for batch in batches]
         try:
             with closing(halves.receipts(work, batches)) as receipts:
                 for receipt in receipts:
+                    meter.count(retries=receipt.deaths)
                     for found in receipt.result[:1]:
                         found.notes += lost_workers(extractor.spec.name, receipt.deaths)
+                        found.retries = receipt.deaths
+                    for found in receipt.result:
+                        meter.batch(replace(found.record, fill=found.record.contents / size))
                     yield from receipt.result
                     if receipt.failure is not None:
                         raise receipt.failure
@@ -67,6 +78,7 @@ class _ExtractWork(Work[list[BatchStates]]):
     """carried: batches by name that travel through the object store, which spills to disk what memory cannot hold. A
     reference to one must not be pickled by other hands than Ray's: it would be lost."""
 
+    meter: Meter
     extractor: Extractor
     carried: dict[str, ray.ObjectRef] = field(default_factory=dict)
 
@@ -89,13 +101,16 @@ class _ExtractWork(Work[list[BatchStates]]):
     def run(self, prepared: Iterator[PreparedBatch], result: list[BatchStates]) -> None:
         for batch in prepared:
             result.append(run_batch(self.extractor, batch))
+            self.meter.gpu_memory()
 
     def singles(self, batch: RowBatch) -> list[RowBatch]:
         found = self._whole(batch)
         return [replace(found, rows=[row]) for row in found.rows]
 
     def set_aside(self, single: RowBatch, reason: str, result: list[BatchStates]) -> None:
-        result.append(BatchStates.of_failures(single, {row.number: reason for row in single.rows}))
+        failed = BatchStates.of_failures(single, {row.number: reason for row in single.rows})
+        failed.record = BatchRecord(bad=len(single.rows))
+        result.append(failed)
 
     def joined(self, result: list[BatchStates]) -> list[BatchStates]:
         return joined(result)

@@ -23,8 +23,11 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
 from raylib.cluster.ledger import Ledger
+from raylib.cluster.metrics import Meter
 from raylib.cluster.session import MAX_ATTEMPTS, Workers, died_over_it, portable
 from raylib.errors import ModelError
+
+logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Resident = TypeVar("Resident")
@@ -35,6 +38,9 @@ warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated", mod
 
 class Work(ABC, Generic[Result]):
     """What a job does with a batch. It travels: small until `load`, which happens once per actor."""
+
+    meter: Meter
+    """What the job's metrics and log lines are filed under."""
 
     @abstractmethod
     def prepare(self, batch: Any) -> Any:
@@ -204,6 +210,8 @@ class _Run:
             except Exception as error:
                 failure = portable(error)
         receipt = Receipt(result, started, time.process_time() - cpu, failure, deaths)
+        about = {**self.work.meter.about, "shard": rows[0]["number"]}
+        logger.info("batches done: %d, in %.3f s", len(rows), time.time() - started, extra=about)
         return _table_of_one(payload=pickle.dumps(receipt, protocol=5))
 
     def _run(self, rows: Sequence[dict[str, Any]], result: Any) -> Any:

@@ -12,6 +12,7 @@ import ray
 import ray.exceptions
 
 from raylib.cluster.evaluate import RayBackend
+from raylib.cluster.held import held
 from raylib.cluster.neighbours import RayNeighbours
 from raylib.cluster.once import call
 from raylib.cluster.search import RaySearch
@@ -29,7 +30,9 @@ def mine_place(config: Placement) -> MinePlace:
     cannot have."""
     backend = RayBackend.of(config)
     workers = Workers.of(config)
-    return MinePlace(backend.encode_place(), RayNeighbours(workers), RaySearch(workers), ray_map(workers))
+    find, search, run = RayNeighbours(workers), RaySearch(workers), ray_map(workers)
+    count = backend.workers.count or 1
+    return MinePlace(backend.encode_place(), find, search, run, lambda: held(backend.workers, count))
 
 
 def ray_map(workers: Workers) -> Run:

@@ -54,7 +54,7 @@ class RayModel(StoreModel):
         **options: Any,
     ) -> None:
         del exact_mteb  # see __new__
-        start(address)
+        start(address, kind="model")
         placing = Workers(workers, 1, gpus_per_worker, cpus_per_worker).resolve()
         search = SearchOptions(
             **{name: options.pop(name) for name in SearchOptions.__dataclass_fields__ & options.keys()}
@@ -106,7 +106,7 @@ def _exact(
             "exact_mteb=True takes no store, and its batch size from MTEB: "
             'mteb.evaluate(model, tasks, encode_kwargs={"batch_size": 32})'
         )
-    start(address)
+    start(address, kind="model")
     spec = ModelSpec(model, **options) if isinstance(model, str) else model
     exact = ray_exact_model(spec, Workers(workers, 1, gpus_per_worker, cpus_per_worker))
     if not isinstance(exact, ExactModel):

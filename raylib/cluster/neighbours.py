@@ -22,10 +22,12 @@ import numpy as np
 import ray
 import ray.exceptions
 
+from raylib.cluster.metrics import Meter
 from raylib.cluster.search import placed
 from raylib.cluster.session import MAX_ATTEMPTS, Workers, answer_of, cause_or, first_line, taken
 from raylib.cluster.shares import Shard, shares_of
 from raylib.errors import RaylibError
+from raylib.logs import subject
 from raylib.mine.inverted import list_centroids, lists_to_visit
 from raylib.mine.neighbours import (
     Asked,
@@ -50,6 +52,7 @@ _LIST_CELLS = 2**24
 _MERGED_ROWS = 4096
 
 T = TypeVar("T")
+Block = tuple[int, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -93,13 +96,21 @@ class RayNeighbours:
         n_shares = min(workers.count or 1, worth, len(asked.rows))
         if asked.method == "exact":
             fleet = _Fleet(asked, workers, n_shares)
-            return Neighbours(asked.k, SearchFacts("exact"), lambda: fleet.blocks(0))
+            return Neighbours(asked.k, SearchFacts("exact"), lambda: _counted(fleet.blocks(0)))
         centroids_LD = list_centroids(asked.searched, seed)
         fleet = _Fleet(asked, workers, n_shares, centroids_LD)
         sample = asked.sample()
         visits, reached = lists_to_visit(sample, centroids_LD, fleet.lists_of_nearest(sample), recall)
         facts = SearchFacts("ivf", reached, len(sample), len(centroids_LD), visits)
-        return Neighbours(asked.k, facts, lambda: fleet.blocks(visits))
+        return Neighbours(asked.k, facts, lambda: _counted(fleet.blocks(visits)))
+
+
+def _counted(blocks: Iterator[Block]) -> Iterator[Block]:
+    """The same, told as metrics of the model that the job mines with."""
+    meter = Meter.of(subject("model"), "mine")
+    for block in blocks:
+        meter.count(contents=len(block[1]))
+        yield block
 
 
 def _operations(asked: Asked) -> float:

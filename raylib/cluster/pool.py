@@ -19,10 +19,12 @@ from typing import Any
 import ray
 import ray.exceptions
 
+from raylib.cluster.held import held
+from raylib.cluster.metrics import Meter
 from raylib.cluster.session import MAX_ATTEMPTS, Workers, died_over_it, lost_workers, worker_failure
 from raylib.cluster.ship import ShippedSource, ship
 from raylib.errors import ModelError
-from raylib.evaluate.batching import MicroBatch, singles
+from raylib.evaluate.batching import BatchRecord, MicroBatch, singles
 from raylib.evaluate.contents import Source
 from raylib.evaluate.encode import Encoded, EncodeReport, Progress, WriteBuffer, no_progress, run_forward
 from raylib.evaluate.prepare import bad_content, prepare
@@ -40,11 +42,11 @@ _CPU_SHARE = 0.5
 class _PoolWorker:
     """Both halves of one encoder in one process."""
 
-    def __init__(self, encoder: Encoder, threads: int) -> None:
+    def __init__(self, encoder: Encoder, threads: int, meter: Meter) -> None:
         import torch
 
         torch.set_num_threads(threads)
-        self.encoder = encoder
+        self.encoder, self.meter = encoder, meter
         encoder.load()
 
     @ray.method(max_task_retries=-1)
@@ -55,6 +57,7 @@ class _PoolWorker:
         """The vectors, and the CPU seconds they took."""
         cpu = time.process_time()
         encoded = run_forward(self.encoder, prepare(self.encoder, batch, sources))
+        self.meter.gpu_memory()
         return encoded, time.process_time() - cpu
 
 
@@ -112,13 +115,16 @@ class PoolStage:
             before = pool.deaths
             for encoded, cpu in pool.run(batches, sources):
                 buffer.add(encoded)
-                report.add(EncodeReport(len(encoded.keys), encoded.bad, encoded.notes, cpu_seconds=cpu))
+                report.add(EncodeReport.of(encoded, cpu))
+                pool.meter.batch(encoded.record)
                 self._progress(len(encoded.keys) + len(encoded.bad), len(encoded.bad))
         except ray.exceptions.RayError as error:
             raise worker_failure(error, encoder.spec.name) from error
         finally:
             buffer.flush()
-        report.notes += lost_workers(encoder.spec.name, pool.deaths - before)
+        report.retries = pool.deaths - before
+        report.notes += lost_workers(encoder.spec.name, report.retries)
+        report.held = pool.held
         report.seconds = time.perf_counter() - start - report.startup_seconds
         return report
 
@@ -154,6 +160,7 @@ class _Pool:
         self.fingerprint, self.model = encoder.fingerprint, encoder.spec.name
         self.failure: Exception | None = None
         self.deaths = 0
+        self.held, self.meter = held(workers, workers.count), Meter.of(self.model, "encode")
         self._requests: deque[_Request] = deque()
         self._running: dict[_Call, None] = {}
         self._idle: list[Any] = []
@@ -166,7 +173,7 @@ class _Pool:
             options["num_cpus"] = _CPU_SHARE * min(1.0, ray.cluster_resources().get("CPU", 1.0) / workers.count)
         options["max_concurrency"] = encoder.side_by_side
         actor = ray.remote(_PoolWorker).options(**options)
-        self._actors: list[Any] = [actor.remote(encoder, workers.cpus) for _ in range(workers.count)]
+        self._actors: list[Any] = [actor.remote(encoder, workers.cpus, self.meter) for _ in range(workers.count)]
         for actor in self._actors:
             self._expect(actor, places=max(_IN_FLIGHT, encoder.side_by_side))
 
@@ -274,6 +281,7 @@ class _Pool:
         held = [other for other in self._running if other.actor is call.actor]
         held[0].deaths += 1
         self.deaths += 1
+        self.meter.count(retries=1)
         for other in held:
             other.settled = True
 
@@ -286,7 +294,7 @@ class _Pool:
             request.todo.append(call)
         else:
             bad = bad_content(batch, request.sources, died_over_it())
-            request.results.put((Encoded([], None, [bad]), 0.0))
+            request.results.put((Encoded([], None, [bad], record=BatchRecord(bad=1)), 0.0))
 
     def _drop(self, request: _Request) -> None:
         request.todo.clear()

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import itertools
+import logging
 import queue
 import threading
 from concurrent.futures import Future
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 import ray.exceptions
 
+from raylib.cluster.metrics import Meter
 from raylib.cluster.session import MAX_ATTEMPTS, Workers, portable, started_here, take_for_started_here
 from raylib.cluster.shared_pool import SharedPool
 from raylib.cluster.shared_store import require_store, store_marker
@@ -26,10 +29,13 @@ from raylib.evaluate.exact_run import ExactRunModel
 from raylib.evaluate.model import StoreModel
 from raylib.evaluate.score_task import Scored, Scorer, ScoreUnit
 from raylib.evaluate.task_data import LoadedTask
+from raylib.logs import about, job_name, name_job
 from raylib.store.embeddings import Shelf
 
 if TYPE_CHECKING:
     from raylib.models.bridge import SearchModel
+
+logger = logging.getLogger(__name__)
 
 _MAX_WORKERS = 16
 """Each holds MTEB and what its task loads: half a gigabyte and more."""
@@ -38,12 +44,13 @@ _MAX_WORKERS = 16
 class _ScoreWorker:
     """Scores one task at a time; an index of a store that was read for one serves the next."""
 
-    def __init__(self, here: bool, threads: int) -> None:
+    def __init__(self, here: bool, threads: int, job: str) -> None:
         import torch
 
         from raylib.evaluate.quiet import quiet_libraries
 
         take_for_started_here(here)
+        name_job(job)
         torch.set_num_threads(threads)
         quiet_libraries()
         self._scorer = Scorer()
@@ -60,7 +67,11 @@ class _ScoreWorker:
             require_store(marker)
             if isinstance(model, StoreModel):
                 model.shelf = self._shelves.setdefault(model.shelf.folder, model.shelf)
-            scored = self._scorer(ScoreUnit(model, task, batch_size, keep))
+            unit = ScoreUnit(model, task, batch_size, keep)
+            with about(model=unit.model_name, stage="score", shard=task.name):
+                scored = self._scorer(unit)
+            meter = Meter.of(unit.model_name, "score")
+            logger.info("scored in %.3f s", scored.seconds, extra={**meter.about, "shard": task.name})
             scored.cpu_seconds += scored.report.cpu_seconds  # of the encode actors
             return scored
         except Exception as error:  # raised, Ray would wrap it in its own words
@@ -88,12 +99,17 @@ class ScoreWorkers:
         self._parcels: dict[tuple[str, bool], Any] = {}
 
     def submit(self, unit: ScoreUnit, *, alone: bool) -> Future[Scored]:
+        meter = Meter.of(unit.model_name, "score")
         if (alone and not self._actors) or not _travels(unit):
             if self._pool is not None:
                 unit = dataclasses.replace(unit, model=self._asking_pool(unit.model))
-            return self._here.submit(unit, alone=alone)
+            with about(model=unit.model_name, stage="score", shard=unit.task.name):
+                future = self._here.submit(unit, alone=alone)
+            future.add_done_callback(functools.partial(_count, meter))
+            return future
         self.pool()
-        future: Future[Scored] = Future()
+        future = Future()
+        future.add_done_callback(functools.partial(_count, meter))
         with self._lock:
             self._queue.put((unit.place, next(self._number), unit, self._parcel(unit), future))
             if self._idle < self._queue.qsize() and len(self._actors) < self._most:
@@ -147,6 +163,7 @@ class ScoreWorkers:
                 return ray.get(actor.score.remote(*sent))
             except ray.exceptions.RayActorError as error:
                 lost = _lost(unit, error)
+                Meter.of(unit.model_name, "score").count(retries=1)
         assert lost is not None
         return lost
 
@@ -177,9 +194,14 @@ class ScoreWorkers:
             self._pool = None
 
 
+def _count(meter: Meter, future: Future[Scored]) -> None:
+    failed = future.cancelled() or future.exception() is not None
+    meter.count(**({"errors": 1} if failed else {"contents": 1, "busy_seconds": future.result().seconds}))
+
+
 def _start(here: bool, threads: int) -> Any:
     options = {"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": "SPREAD"}
-    return ray.remote(_ScoreWorker).options(**options).remote(here, threads)
+    return ray.remote(_ScoreWorker).options(**options).remote(here, threads, job_name())
 
 
 def _travels(unit: ScoreUnit) -> bool:

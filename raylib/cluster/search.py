@@ -5,6 +5,7 @@ best of them, and the best of all are put together here. The bits are those of o
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,11 +17,13 @@ import ray.exceptions
 from ray.util import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from raylib.cluster.metrics import Meter
 from raylib.cluster.session import MAX_ATTEMPTS, Workers, answer_of, first_line
 from raylib.cluster.shared_store import require_store, store_marker
 from raylib.errors import RaylibError
 from raylib.evaluate.pooled import describe_pooled, not_pooled, pool_rows
 from raylib.evaluate.search import Found, SearchRequest, check, finish, naming, search_locally
+from raylib.logs import subject
 from raylib.search.blocks import BadVectorError, blocks
 from raylib.search.engine import Ranked, Search, merge
 from raylib.search.options import SearchOptions
@@ -65,7 +68,11 @@ class RaySearch:
             if work < 2 * _WORTH_A_TASK:
                 return search_locally(request)
             shards = share_out(parts, tokens, self._n_tasks(work / _WORTH_A_TASK))
-            return finish(request, self._search(request, queries, shards), {}, self)
+            start = time.perf_counter()
+            ranked = self._search(request, queries, shards)
+            busy = len(shards) * (time.perf_counter() - start)
+            Meter.of(subject("model"), "search").count(contents=len(request.query_keys), busy_seconds=busy)
+            return finish(request, ranked, {}, self)
 
     def _n_tasks(self, worth: float) -> int:
         return max(1, min(self.workers.resolve().count or 1, int(worth)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from raylib.errors import ModelError, RaylibError, UserError
+from raylib.logs import LogFormat, log_as_json, name_job
 
 # `uv run` would otherwise start every worker from a snapshot of the working directory with an environment of its own.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
@@ -85,31 +87,48 @@ class Workers:
 
 
 @contextmanager
-def session(address: str | None = None, *, quiet: bool = True) -> Iterator[None]:
+def session(
+    address: str | None = None, *, quiet: bool = True, kind: str = "raylib", log_format: LogFormat = "text"
+) -> Iterator[None]:
     """Connected to Ray inside the block: to `address`, to a running cluster (RAY_ADDRESS), or to one started here.
 
-    A cluster that was already joined stays joined. Raises UserError when `address` does not answer.
+    A cluster that was already joined stays joined. kind: of the job, for its name. log_format: of what the job's
+    workers write to Ray's logs. Raises UserError when `address` does not answer.
     """
-    if ray.is_initialized():
-        yield
-        return
-    start(address, quiet=quiet)
+    joined = ray.is_initialized()
+    start(address, quiet=quiet, kind=kind, log_format=log_format)
     try:
         yield
     finally:
-        ray.shutdown()
+        if not joined:
+            ray.shutdown()
 
 
-def start(address: str | None = None, *, quiet: bool = True) -> None:
-    """Join or start Ray; nothing happens where this process is connected already."""
+def start(
+    address: str | None = None, *, quiet: bool = True, kind: str = "raylib", log_format: LogFormat = "text"
+) -> None:
+    """Join or start Ray; where this process is connected already, the job gets its name and nothing else happens."""
+    if not ray.is_initialized():
+        _start(address, quiet, log_format)
+    name_job(_submission_id() or f"{kind}-{ray.get_runtime_context().get_job_id()}")
+
+
+def _submission_id() -> str | None:
+    """Of a job that the job server started: the name that a person knows it by."""
+    found = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+    return found.get("metadata", {}).get("job_submission_id")
+
+
+def _start(address: str | None, quiet: bool, log_format: LogFormat) -> None:
     global _started_here
-    if ray.is_initialized():
-        return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if quiet:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     level = logging.ERROR if quiet else logging.INFO
-    options = {"log_to_driver": not quiet, "logging_level": level, "configure_logging": True}
+    options: dict[str, Any] = {"log_to_driver": not quiet, "logging_level": level, "configure_logging": True}
+    if log_format == "json":
+        # Ray's own encoding: it adds the worker's, the node's and the task's ids to what `extra` says of a line.
+        options["logging_config"] = ray.LoggingConfig(encoding="JSON", additional_log_standard_attrs=["name"])
     address = address or os.environ.get("RAY_ADDRESS")
     try:
         if address:
@@ -118,6 +137,8 @@ def start(address: str | None = None, *, quiet: bool = True) -> None:
         else:
             with _native_stderr(shown=not quiet):
                 ray.init(address="local", include_dashboard=False, **options)
+        if log_format == "json":
+            log_as_json()  # Ray's handler, for its workers, has taken the place of the job's own
         _started_here = not address
         if address:
             announce()

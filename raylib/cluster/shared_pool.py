@@ -16,6 +16,7 @@ from raylib.cluster.ship import ShippedSource, ship
 from raylib.evaluate.batching import MicroBatch
 from raylib.evaluate.contents import Source
 from raylib.evaluate.encode import EncodeReport, Progress
+from raylib.logs import job_name, name_job
 from raylib.models.protocol import Encoder
 from raylib.store.embeddings import Shelf
 
@@ -28,7 +29,8 @@ _PLAN_PIECES = 20
 class _Keeper:
     """Holds the pools of a run. The encode actors are its own: they end with it, as it ends with the job."""
 
-    def __init__(self, workers: Workers) -> None:
+    def __init__(self, workers: Workers, job: str) -> None:
+        name_job(job)
         self._workers = workers
         self._stages: dict[str, PoolStage] = {}
         self._lock = threading.Lock()
@@ -64,7 +66,7 @@ class SharedPool:
             max_task_retries=-1,  # it runs no code of a model's; Ray counts while an actor starts again, too
             scheduling_strategy=beside_the_job(soft=True),
         )
-        return cls(keeper.remote(workers))
+        return cls(keeper.remote(workers, job_name()))
 
     def __call__(
         self, encoder: Encoder, batches: Sequence[MicroBatch], sources: Sequence[Source], shelf: Shelf

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextvars
 import os
 import pickle
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
@@ -21,10 +22,13 @@ import ray.exceptions
 import ray.train
 import ray.train.torch
 
+from raylib.cluster.held import held
+from raylib.cluster.metrics import Meter
 from raylib.cluster.session import Workers, beside_the_job, first_line, portable
 from raylib.errors import ModelError, RaylibError
 from raylib.evaluate.progress import Reporter
 from raylib.placement import Placement
+from raylib.timeline import Held
 from raylib.train.assignment import Assignment, Trained
 from raylib.train.team import Group
 from raylib.train.worker import work
@@ -53,15 +57,19 @@ class RayTrainPlace:
         assert self.workers.count is not None, "resolved"
         return self.workers.count
 
+    def held(self) -> Held:
+        return held(self.workers, self.processes)
+
     def run(self, assignment: Assignment, reporter: Reporter) -> Trained:
         """Raises what a process raises, in its own words; ModelError where processes die too often."""
         maker: Any = ray.remote(_Desk)
         desk: Any = maker.options(num_cpus=0, scheduling_strategy=beside_the_job()).remote()
         folder = tempfile.mkdtemp(prefix="raylib-train-")
+        counted = Counted(assignment, self.processes)
         try:
-            with _lines_from(desk, reporter):
+            with _lines_from(desk, reporter, counted):
                 self._fit(assignment, desk, folder)
-            return _outcome(ray.get(desk.outcome.remote()))
+            return replace(_outcome(ray.get(desk.outcome.remote())), retries=counted.retries)
         except ray.train.TrainingFailedError as error:
             _outcome(ray.get(desk.outcome.remote()), raise_only=True)
             raise ModelError(
@@ -80,7 +88,12 @@ class RayTrainPlace:
         fewest = workers.minimum if workers.minimum > 1 else self.processes
         trainer = ray.train.torch.TorchTrainer(
             _process,
-            train_loop_config={"assignment": ray.put(assignment), "desk": desk, "threads": workers.cpus},
+            train_loop_config={
+                "assignment": ray.put(assignment),
+                "desk": desk,
+                "threads": workers.cpus,
+                "meter": meter_of(assignment),
+            },
             torch_config=ray.train.torch.TorchConfig(backend="nccl" if gpus else "gloo", timeout_s=_SECONDS_TO_MEET),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=self.processes if fewest == self.processes else (fewest, self.processes),
@@ -96,19 +109,52 @@ class RayTrainPlace:
         trainer.fit()
 
 
+def meter_of(assignment: Assignment) -> Meter:
+    return Meter.of(assignment.config.model[0], "train")
+
+
+class Counted:
+    """Steps as metrics. A step that is done again after a failure counts again: it was work. retries: how often the
+    processes were started again."""
+
+    def __init__(self, assignment: Assignment, processes: int) -> None:
+        size = assignment.schedule.plan_of(0).shape[1]
+        self._examples = [size * len(window.batches) for window in assignment.schedule.windows(0)]
+        self._meter, self._processes = meter_of(assignment), processes
+        self._begun, self._last = 0, 0
+
+    @property
+    def retries(self) -> int:
+        return max(0, self._begun - 1)
+
+    def begin(self, _: None) -> None:
+        self._begun += 1
+        self._meter.count(retries=int(self._begun > 1))
+
+    def log(self, told: tuple[int, Mapping[str, float]]) -> None:
+        """(step, values): of the steps since the one that was told before; without values where an attempt begins."""
+        step, values = told
+        if values:
+            examples, rate = sum(self._examples[self._last : step]), values["examples_per_second"]
+            tokens = examples * values["tokens_per_second"] / rate
+            self._meter.count(contents=examples, tokens=tokens, busy_seconds=self._processes * examples / rate)
+        self._last = step
+
+
 class _Desk:
     """An actor between the processes and the job, on the job's node, so that it is lost with the job alone: lines on
     their way to a person, and how it ended."""
 
     def __init__(self) -> None:
-        self._lines: list[tuple[str, str]] = []
+        self._lines: list[tuple[str, Any]] = []
         self._outcome: Trained | Exception | None = None
         self._failed: set[int] = set()
 
-    def put(self, kind: str, text: str) -> None:
-        self._lines.append((kind, text))
+    def put(self, kind: str, told: Any) -> None:
+        """kind: say or warn, with a text; begin, of an attempt's first process; log, with (step, values)."""
+        self._lines.append((kind, told))
 
-    def take(self) -> list[tuple[str, str]]:
+    def take(self) -> list[tuple[str, Any]]:
         lines, self._lines = self._lines, []
         return lines
 
@@ -139,19 +185,21 @@ def _outcome(pickled: bytes, *, raise_only: bool = False) -> Any:
 
 
 @contextmanager
-def _lines_from(desk: Any, reporter: Reporter) -> Iterator[None]:
-    """What processes say, said here."""
+def _lines_from(desk: Any, reporter: Reporter, counted: Counted) -> Iterator[None]:
+    """What processes say, said here, and what they count, counted here."""
     ended = threading.Event()
+    takers = {"say": reporter.say, "warn": reporter.warn, "begin": counted.begin, "log": counted.log}
 
     def pass_on() -> None:
-        for kind, text in ray.get(desk.take.remote()):
-            (reporter.warn if kind == "warn" else reporter.say)(text)
+        for kind, told in ray.get(desk.take.remote()):
+            takers[kind](told)
 
     def until_ended() -> None:
         while not ended.wait(0.3):
             pass_on()
 
-    thread = threading.Thread(target=until_ended, name="train-lines", daemon=True)
+    about = contextvars.copy_context()  # what lines of this thread are about, those of the other are, too
+    thread = threading.Thread(target=about.run, args=(until_ended,), name="train-lines", daemon=True)
     thread.start()
     try:
         yield
@@ -172,12 +220,20 @@ def _process(config: dict[str, Any]) -> None:
     device = str(ray.train.torch.get_device())
     team = Group(device if device.startswith("cuda") else "cpu")
 
-    def tell(kind: str, text: str) -> None:
-        ray.get(desk.put.remote(kind, text))
+    meter: Meter = config["meter"]
 
+    def tell(kind: str, told: Any) -> None:
+        ray.get(desk.put.remote(kind, told))
+
+    def log(step: int, values: Mapping[str, float]) -> None:
+        meter.gpu_memory()
+        tell("log", (step, dict(values)))
+
+    if team.rank == 0:
+        tell("begin", None)
     try:
         found = work(
-            ray.get(config["assignment"]), team, lambda text: tell("say", text), lambda text: tell("warn", text)
+            ray.get(config["assignment"]), team, lambda text: tell("say", text), lambda text: tell("warn", text), log
         )
     except RaylibError as error:
         ray.get(desk.fail.remote(team.rank, pickle.dumps(portable(error))))

@@ -11,7 +11,6 @@ import itertools
 import json
 import os
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +34,7 @@ from raylib.evaluate.progress import Reporter
 from raylib.store.embeddings import Shelf
 from raylib.store.manifests import MANIFEST, read_manifest, versions, write_manifest
 from raylib.store.vector_files import ENCODE_JOB
+from raylib.timeline import Timeline
 
 _VERSIONS = ("raylib-cluster", "torch", "transformers", "sentence-transformers", "numpy", "pillow", "pypdfium2")
 
@@ -58,8 +58,11 @@ class Outcome:
 class EncodeJob:
     """See the module. `run` or `dry_run`, once."""
 
-    def __init__(self, config: EncodeConfig, place: Place, reporter: Reporter) -> None:
+    def __init__(
+        self, config: EncodeConfig, place: Place, reporter: Reporter, timeline: Timeline | None = None
+    ) -> None:
         self.config, self.place, self.reporter = config, place, reporter
+        self.timeline = (timeline or Timeline()).of(config.spec.name)
         self.timings: dict[str, float] = {}
 
     def dry_run(self) -> dict[str, Any]:
@@ -112,13 +115,17 @@ class EncodeJob:
             kinds = sorted({os.path.splitext(path)[1] or "no suffix" for path in inputs.skipped})
             self.reporter.say(f"{len(inputs.skipped)} files of other kinds are not read ({', '.join(kinds[:8])})")
         with tempfile.TemporaryDirectory(prefix="raylib-encode-") as folder:
-            start = time.perf_counter()
-            contents = self._gathered(inputs, folder)
-            self.timings["read"] = time.perf_counter() - start
-            start = time.perf_counter()
-            planned = Planned.of(encoder, contents, config.role)
-            self.timings["plan"] = time.perf_counter() - start
+            with self._timed("read"):
+                contents = self._gathered(inputs, folder)
+            with self._timed("plan"):
+                planned = Planned.of(encoder, contents, config.role)
             yield planned, inputs
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        with self.timeline.stage(name) as stage:
+            yield
+        self.timings[name] = stage.seconds
 
     def _gathered(self, inputs: Inputs, folder: str) -> Contents:
         config = self.config
@@ -170,7 +177,10 @@ class EncodeJob:
         return Outcome(folder, counts, _paths(folder, manifest["files"]))
 
     def _encode(self, planned: Planned, shelf: Shelf, counts: dict[str, int]) -> EncodeReport:
-        report = planned.encode(shelf, counts, self.place, self.config.limits, self.reporter)
+        self.timeline.reused("encode", counts["stored"])
+        with self.timeline.stage("encode") as stage:
+            report = planned.encode(shelf, counts, self.place, self.config.limits, self.reporter)
+            stage.held, stage.retries = report.held, report.retries
         if counts["distinct"] > counts["stored"]:
             self.timings["startup"], self.timings["encode"] = report.startup_seconds, report.seconds
             self.timings["encode_cpu"] = report.cpu_seconds
@@ -194,12 +204,11 @@ class EncodeJob:
         good = planned.good_positions()
         if not good:
             raise ModelError("no content could be encoded")
-        start = time.perf_counter()
         late = encoder.similarity == "maxsim"
         about = {"model": encoder.spec.name, "fingerprint": encoder.fingerprint, "similarity": encoder.similarity}
         aside = None if storage.is_remote(config.output_folder) else config.output_folder
         keys: Any = [planned.keys[i] for i in good]
-        with in_order(shelf, keys, np.dtype(config.output_dtype), aside) as vectors:
+        with self._timed("write"), in_order(shelf, keys, np.dtype(config.output_dtype), aside) as vectors:
             if not late and not vectors.is_dense:
                 raise ModelError(f"{encoder.spec.name} compares by {encoder.similarity} and gave several vectors")
             ids, sources = [contents.ids[i] for i in good], [contents.source_of(i) for i in good]
@@ -209,7 +218,6 @@ class EncodeJob:
                 config.format,
             )
             shape = {"vectors": len(good), "tokens": len(vectors.values), "dim": vectors.dim}
-        self.timings["write"] = time.perf_counter() - start
         outcome.counts |= {"vectors": len(good)}
         manifest = {
             **about,
@@ -226,12 +234,15 @@ class EncodeJob:
             "options": config.as_dict(),
             "versions": versions(_VERSIONS),
             "timings": {name: round(seconds, 3) for name, seconds in self.timings.items()},
+            "timeline": self.timeline.as_dict(),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         write_manifest(config.output_folder, ENCODE_JOB, manifest)
         outcome.files = _paths(config.output_folder, files)
         told = f"{len(good)} vectors of {shape['dim']} dimensions" + (f", {shape['tokens']} tokens" if late else "")
         self.reporter.say(f"wrote {outcome.files['embeddings']}: {told}")
+        if spent := self.timeline.line():
+            self.reporter.say(spent)
 
 
 def _paths(folder: str, files: dict[str, str]) -> dict[str, str]:

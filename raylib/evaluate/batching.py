@@ -35,16 +35,41 @@ class BatchLimits:
 @dataclass(frozen=True)
 class MicroBatch:
     """Contents that share one forward. keys [n]; rows [n]: (index of the source, row in it); fields: what is read;
-    max_tokens: what its forward may hold, padding included, where that is bounded."""
+    max_tokens: what its forward may hold, padding included, where that is bounded; max_contents: how many it may."""
 
     context: EncodeContext
     fields: tuple[str, ...]
     keys: list[bytes]
     rows: list[tuple[int, int]]
     max_tokens: int | None = None
+    max_contents: int | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
+
+
+@dataclass(frozen=True)
+class BatchRecord:
+    """One batch after its forward, in numbers. contents: that have vectors; bad: that have none; tokens and padded:
+    what the forward held, without and with padding, 0 where the encoder does not tell; fill: how much of what it may
+    hold, tokens where these are bounded, else contents, None where nothing is; seconds: wall time of the forward."""
+
+    contents: int = 0
+    bad: int = 0
+    tokens: int = 0
+    padded: int = 0
+    fill: float | None = None
+    seconds: float = 0.0
+
+    def __add__(self, other: BatchRecord) -> BatchRecord:
+        """Of a batch that was done in pieces."""
+        return BatchRecord(
+            self.contents + other.contents,
+            self.bad + other.bad,
+            self.tokens + other.tokens,
+            self.padded + other.padded,
+            seconds=self.seconds + other.seconds,
+        )
 
 
 def singles(batch: MicroBatch) -> list[MicroBatch]:
@@ -80,6 +105,15 @@ def within_tokens(tensors: Tensors, counts: np.ndarray | None, tokens: int | Non
     longest_left = np.maximum.accumulate(counts[::-1])[::-1]  # of this content and all after it, in any order
     pieces = cut(longest_left, BatchLimits(len(counts), tokens))
     return [{name: array[piece] for name, array in tensors.items()} for piece in pieces]
+
+
+def padded_tokens(counts: np.ndarray | None, pieces: Sequence[Tensors]) -> int:
+    """Contents × longest of each piece, which `within_tokens` cut; 0 where the tokens are not known."""
+    if counts is None or not len(counts):
+        return 0
+    sizes = [len(next(iter(piece.values()))) for piece in pieces]
+    bounds = np.cumsum([0, *sizes])
+    return sum(n * int(counts[a : a + n].max()) for n, a in zip(sizes, bounds.tolist(), strict=False))
 
 
 def tokens_by_length(lengths: np.ndarray, sample: Sequence[int], counted: np.ndarray) -> np.ndarray:

@@ -16,11 +16,12 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from raylib.errors import BadContent, ModelError, RefusedContentsError
-from raylib.evaluate.batching import MicroBatch, within_tokens
+from raylib.evaluate.batching import BatchRecord, MicroBatch, padded_tokens, within_tokens
 from raylib.evaluate.contents import Rows
 from raylib.evaluate.prepare import Prepared, prepare
 from raylib.models.protocol import Encoder
 from raylib.store.embeddings import Shelf
+from raylib.timeline import Held, held_here
 from raylib.types import Embeddings, Tensors
 
 Item = TypeVar("Item")
@@ -35,17 +36,21 @@ _MAX_PREPARE_THREADS = 4
 
 @dataclass
 class Encoded:
-    """A batch after its forward. notes: what a person should hear once, e.g. that a batch was halved."""
+    """A batch after its forward. notes: what a person should hear once, e.g. that a batch was halved; record: the
+    batch in numbers."""
 
     keys: list[bytes]
     embeddings: Embeddings | None
     bad: list[BadContent] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    record: BatchRecord = BatchRecord()  # noqa: RUF009, frozen
 
 
 @dataclass
 class EncodeReport:
-    """What one encode stage did. Seconds are wall time; cpu_seconds are summed over the processes that encode."""
+    """What one encode stage did. Seconds are wall time; cpu_seconds are summed over the processes that encode. tokens,
+    padded_tokens: without and with padding, as far as the encoder tells. retries: how often work was done again because
+    a process died over it. held: by all of its processes together."""
 
     encoded: int = 0
     bad: list[BadContent] = field(default_factory=list)
@@ -53,6 +58,17 @@ class EncodeReport:
     seconds: float = 0.0
     startup_seconds: float = 0.0
     cpu_seconds: float = 0.0
+    tokens: int = 0
+    padded_tokens: int = 0
+    retries: int = 0
+    held: Held = Held()  # noqa: RUF009, frozen
+
+    @classmethod
+    def of(cls, encoded: Encoded, cpu_seconds: float = 0.0) -> EncodeReport:
+        """Of one batch."""
+        report = cls(len(encoded.keys), encoded.bad, encoded.notes, cpu_seconds=cpu_seconds)
+        report.tokens, report.padded_tokens = encoded.record.tokens, encoded.record.padded
+        return report
 
     def add(self, part: EncodeReport) -> None:
         self.encoded += part.encoded
@@ -61,6 +77,10 @@ class EncodeReport:
         self.seconds += part.seconds
         self.startup_seconds += part.startup_seconds
         self.cpu_seconds += part.cpu_seconds
+        self.tokens += part.tokens
+        self.padded_tokens += part.padded_tokens
+        self.retries += part.retries
+        self.held = max(self.held, part.held, key=lambda held: held.workers)
 
 
 class Progress(Protocol):
@@ -82,15 +102,20 @@ def run_forward(encoder: Encoder, prepared: Prepared) -> Encoded:
     content does not fit in memory.
     """
     if prepared.tensors is None:
-        return Encoded([], None, prepared.bad)
+        return Encoded([], None, prepared.bad, record=BatchRecord(bad=len(prepared.bad)))
     notes: list[str] = []
-    parts, reasons = _forward_within(encoder, prepared.tensors, prepared.max_tokens, notes)
+    start, counts = time.perf_counter(), encoder.token_counts(prepared.tensors)
+    pieces = within_tokens(prepared.tensors, counts, prepared.max_tokens)
+    parts, reasons = _forward_pieces(encoder, pieces, notes)
     keys = [key for row, key in enumerate(prepared.keys) if row not in reasons]
     refused = [BadContent(prepared.keys[row].hex(), *prepared.names[row], why) for row, why in sorted(reasons.items())]
     bad = prepared.bad + refused
+    tokens = 0 if counts is None else int(counts.sum())
+    padded, seconds = padded_tokens(counts, pieces), time.perf_counter() - start
+    record = BatchRecord(len(keys), len(bad), tokens, padded, _fill(prepared, padded, len(pieces)), seconds)
     if not parts:
         assert not keys, "what is not refused has a vector"
-        return Encoded([], None, bad, notes)
+        return Encoded([], None, bad, notes, record)
     embeddings = Embeddings.concatenate(parts)
     if len(embeddings) != len(keys):
         raise ModelError(f"{encoder.spec.name} gave {len(embeddings)} embeddings for {len(keys)} contents")
@@ -103,17 +128,24 @@ def run_forward(encoder: Encoder, prepared: Prepared) -> Encoded:
         )
     if (embeddings.token_counts == 0).any():
         raise ModelError(f"{encoder.spec.name} gave a content no vector at all; expected at least one token each")
-    return Encoded(keys, embeddings, bad, notes)
+    return Encoded(keys, embeddings, bad, notes, record)
 
 
-def _forward_within(
-    encoder: Encoder, tensors: Tensors, max_tokens: int | None, notes: list[str]
+def _fill(prepared: Prepared, padded: int, pieces: int) -> float | None:
+    """How much of what its forwards may hold a batch was: of their tokens where these are bounded and known."""
+    if prepared.max_tokens is not None and padded:
+        return padded / (pieces * prepared.max_tokens)
+    return None if prepared.max_contents is None else len(prepared.keys) / prepared.max_contents
+
+
+def _forward_pieces(
+    encoder: Encoder, pieces: Sequence[Tensors], notes: list[str]
 ) -> tuple[list[Embeddings], dict[int, str]]:
-    """The vectors, in order, and by row why there are none; of a batch that holds too many tokens, piece by piece."""
+    """The vectors, in order, and by row why there are none."""
     parts: list[Embeddings] = []
     reasons: dict[int, str] = {}
     first = 0
-    for piece in within_tokens(tensors, encoder.token_counts(tensors), max_tokens):
+    for piece in pieces:
         n = len(next(iter(piece.values())))
         found, why = _forward_halving(encoder, piece, n, notes)
         parts += found
@@ -210,12 +242,13 @@ def encode_locally(
         prepared = prepare_ahead(lambda batch: prepare(encoder, batch, sources, turn), batches)
         for encoded in run_forwards(encoder, prepared):
             buffer.add(encoded)
-            report.add(EncodeReport(len(encoded.keys), encoded.bad, encoded.notes))
+            report.add(EncodeReport.of(encoded))
             progress(len(encoded.keys) + len(encoded.bad), len(encoded.bad))
     finally:  # what was encoded before a failure is kept
         buffer.flush()
     report.seconds = time.perf_counter() - start
     report.cpu_seconds = time.process_time() - cpu
+    report.held = held_here(str(getattr(encoder, "device", "cpu")))
     return report
 
 

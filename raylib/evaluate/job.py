@@ -24,6 +24,7 @@ from raylib.evaluate.results import RunSummary
 from raylib.evaluate.score_task import Scored, ScoreUnit
 from raylib.evaluate.task_data import LoadedTask, load_task
 from raylib.models.protocol import Encoder, ModelSpec
+from raylib.timeline import Timeline
 
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
@@ -49,8 +50,11 @@ class Outcome:
 class EvaluateJob:
     """See the module. `prepare` and then `run` or `dry_run`, once each."""
 
-    def __init__(self, config: EvaluateConfig, backend: Backend, reporter: Reporter) -> None:
+    def __init__(
+        self, config: EvaluateConfig, backend: Backend, reporter: Reporter, timeline: Timeline | None = None
+    ) -> None:
         self.config, self.backend, self.reporter = config, backend, reporter
+        self.timeline = timeline or Timeline()
         self.tasks: list[LoadedTask] = []
         self.load_failures: dict[str, str] = {}
         self.unmade: list[RunSummary] = []
@@ -87,6 +91,7 @@ class EvaluateJob:
                 self.reporter,
                 backend.exact_model,
                 backend.find_limits,
+                self.timeline,
             )
             for model in models
         ]

@@ -26,6 +26,7 @@ from raylib.evaluate.task_data import LoadedTask
 from raylib.evaluate.task_results import TaskResults
 from raylib.models.protocol import Encoder
 from raylib.store.embeddings import Shelf
+from raylib.timeline import Stage, Timeline
 
 if TYPE_CHECKING:
     from mteb.results import TaskResult
@@ -46,6 +47,7 @@ class ModelRun:
         reporter: Reporter,
         make_exact: ExactModelMaker,
         find_limits: LimitsFinder = auto_limits,
+        timeline: Timeline | None = None,
     ) -> None:
         self.model, self.spec, self.config, self.reporter = model, model.spec, config, reporter
         self.task_results: list[TaskResult] = []
@@ -60,6 +62,8 @@ class ModelRun:
         self._plan: Plan | None = None
         self._planned: dict[str, SubsetKeys] = {}
         self._timings: dict[str, float] = {}
+        self._timeline = (timeline or Timeline()).of(self.spec.name)
+        self._scoring: Stage | None = None
         self._asked: list[str] = []
         self._waiting = 0
         self._score_start = 0.0
@@ -75,7 +79,12 @@ class ModelRun:
 
     def plan(self, tasks: Sequence[LoadedTask]) -> bool:
         """Name every content of every task that this model can do."""
-        start = time.perf_counter()
+        with self._timeline.stage("plan") as stage:
+            planned = self._planned_tasks(tasks)
+        self._timings["plan"] = stage.seconds
+        return planned
+
+    def _planned_tasks(self, tasks: Sequence[LoadedTask]) -> bool:
         self._asked = [loaded.name for loaded in tasks]
         try:
             self.summary.fingerprint = self.fingerprint
@@ -94,7 +103,6 @@ class ModelRun:
                 )
         except Exception as error:
             return self._failed(error)
-        self._timings["plan"] = time.perf_counter() - start
         return True
 
     def _store_model(self, planned: SubsetKeys) -> StoreModel:
@@ -136,7 +144,15 @@ class ModelRun:
         """Encode what is planned and not stored. May run in any thread; raises what went wrong."""
         if self._plan is None or self.store_model is None:
             return
+        with self._timeline.stage("encode") as stage:
+            try:
+                self._encode_missing(self._plan, self.store_model, stage_with)
+            finally:
+                stage.held, stage.retries = self.store_model.report.held, self.store_model.report.retries
+
+    def _encode_missing(self, plan: Plan, model: StoreModel, stage_with: Callable[[Progress], EncodeStage]) -> None:
         _, distinct, stored = self.plan_counts()
+        self._timeline.reused("encode", stored)
         self.summary.contents = {"planned": distinct, "reused": stored, "encoded": 0, "failed": 0}
         if distinct == stored:
             self.reporter.say(f"{self.spec.name}: all {distinct} contents are in the store")
@@ -144,13 +160,13 @@ class ModelRun:
         note = f", {stored} of {distinct} are in the store" if stored else ""
         self.reporter.say(f"{self.spec.name}: encoding {distinct - stored} contents{note}")
         if self.config.limits is None:
-            self._limits = self._found_limits(self._plan, self.store_model)
+            self._limits = self._found_limits(plan, model)
         with self.reporter.stage(f"encode {self.spec.name}", distinct - stored) as progress:
-            self.store_model.stage = stage_with(self._until_stopped(progress))
+            model.stage = stage_with(self._until_stopped(progress))
             try:
-                self.store_model.encode_missing(self._plan)
+                model.encode_missing(plan)
             finally:
-                self.store_model.stage = self._request_stage
+                model.stage = self._request_stage
 
     def _found_limits(self, plan: Plan, model: StoreModel) -> Limits:
         """What --batch-size auto finds for the contents that are still to be encoded."""
@@ -209,6 +225,7 @@ class ModelRun:
     def units(self, tasks: Sequence[LoadedTask]) -> list[ScoreUnit]:
         """What must be scored of what this model can do, the longest task first; known results are taken at once."""
         self._score_start = time.perf_counter()
+        self._scoring = self._timeline.add("score")
         units = []
         for loaded in self._tasks(tasks):
             try:
@@ -243,11 +260,15 @@ class ModelRun:
             self._task_failed(unit.task, error)
         self._waiting -= 1
         self._timings["score"] = time.perf_counter() - self._score_start
+        if self._scoring is not None:
+            self._scoring.seconds = self._timings["score"]
         return self._waiting == 0
 
     def _save(self, loaded: LoadedTask, scored: Scored) -> None:
         for note in scored.report.notes:
             self.reporter.warn(note)
+        if self._scoring is not None:  # of contents that a task asked for while it was scored
+            self._scoring.retries += scored.report.retries
         self._timings["score_cpu"] = self._timings.get("score_cpu", 0.0) + scored.cpu_seconds
         quality = self._results.save(loaded, scored)
         self._report(loaded, scored.result, quality, f"{scored.seconds:.1f} s")
@@ -288,6 +309,9 @@ class ModelRun:
         self.summary.task_results.sort(key=lambda entry: asked[entry["task_name"]])
         self.summary.tasks_failed.sort(key=lambda entry: asked.get(entry["task_name"], -1))
         self.summary.timings = {name: round(seconds, 3) for name, seconds in self._timings.items()}
+        self.summary.timeline = self._timeline.as_dict()
+        if (told := self._timeline.line()) and not self.summary.error:
+            self.reporter.say(f"{self.spec.name}: {told}")
         self.summary.groups = summary_groups({result.task_name: result.get_score() for result in self.task_results})
         path = self.summary.write(self.config.output_folder)
         if self.summary.status != "success":

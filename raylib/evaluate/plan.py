@@ -85,7 +85,7 @@ class Plan:
                     chosen = [keys[i] for i in order[piece] if keys[i] not in stored]
                     if chosen:
                         rows = [group[key] for key in chosen]
-                        batches.append(MicroBatch(context, names, chosen, rows, limit.tokens))
+                        batches.append(MicroBatch(context, names, chosen, rows, limit.tokens, limit.contents))
         return batches
 
     def samples(self, stored: set[bytes] | frozenset[bytes] = frozenset()) -> dict[tuple[str, ...], list[MicroBatch]]:

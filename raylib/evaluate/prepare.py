@@ -25,6 +25,7 @@ class Prepared:
     bad: list[BadContent] = field(default_factory=list)
     names: list[tuple[str, str]] = field(default_factory=list)
     max_tokens: int | None = None
+    max_contents: int | None = None
 
 
 def prepare(
@@ -47,7 +48,7 @@ def prepare(
     try:
         with turn or nullcontext():
             tensors = encoder.preprocess(_columns(rows), batch.context)
-        return Prepared(keys, tensors, bad, names, batch.max_tokens)
+        return Prepared(keys, tensors, bad, names, batch.max_tokens, batch.max_contents)
     except Exception as error:
         if len(rows) == 1:
             named = dict(zip(batch.keys, batch.rows, strict=True))[keys[0]]
@@ -85,7 +86,8 @@ def _prepare_one_by_one(
         ) from first
     rest = prepare(encoder, replace(batch, keys=good, rows=[place[key] for key in good]), sources, turn)
     failed = [b for key in keys if key not in set(good) for b in singles[key].bad]
-    return Prepared(rest.keys, rest.tensors, bad + failed + rest.bad, rest.names, batch.max_tokens)
+    every = bad + failed + rest.bad
+    return Prepared(rest.keys, rest.tensors, every, rest.names, batch.max_tokens, batch.max_contents)
 
 
 def _bad(key: bytes, place: tuple[int, int], sources: Sequence[Rows], reason: str) -> BadContent:

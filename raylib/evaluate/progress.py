@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 from raylib.evaluate.encode import Progress, no_progress
+from raylib.logs import LogFormat, json_line
 
 PLAIN_SECONDS = 5.0
 """Between two plain lines of one stage."""
@@ -62,17 +63,25 @@ class PlainReporter(QuietReporter):
         pace = _Pace()
         last = time.monotonic()
 
+        def tell() -> None:
+            line = progress_line(title, pace.done, total, pace.rate, pace.bad)
+            self._advanced(line, done=pace.done, total=total, bad=pace.bad, per_second=pace.rate)
+
         def advance(n: int, bad: int = 0) -> None:
             nonlocal last
             pace.add(n, bad)
             now = time.monotonic()
             if now - last >= PLAIN_SECONDS and pace.done < total:
                 last = now
-                self.say(progress_line(title, pace.done, total, pace.rate, pace.bad))
+                tell()
 
-        self.say(progress_line(title, 0, total, None))
+        tell()
         yield advance
-        self.say(progress_line(title, pace.done, total, pace.rate, pace.bad))
+        tell()
+
+    def _advanced(self, line: str, **numbers: Any) -> None:
+        """numbers: those in the line."""
+        self.say(line)
 
 
 class _Pace:
@@ -181,8 +190,33 @@ class BarReporter:
                     self._progress.stop()
 
 
-def reporter(quiet: bool) -> Reporter:
+class JsonReporter(PlainReporter):
+    """The lines of a plain reporter as JSON objects; those of a stage have its numbers, too. quiet: only warnings."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        super().__init__()
+        self._quiet = quiet
+
+    def say(self, text: str) -> None:
+        self._put("info", text)
+
+    def warn(self, text: str) -> None:
+        with self._lock:
+            print(json_line("warning", text), file=sys.stderr, flush=True)
+
+    def _advanced(self, line: str, **numbers: Any) -> None:
+        self._put("info", line, **numbers)
+
+    def _put(self, level: str, text: str, **facts: Any) -> None:
+        if not self._quiet:
+            with self._lock:
+                print(json_line(level, text, **facts), flush=True)
+
+
+def reporter(quiet: bool, log_format: LogFormat = "text") -> Reporter:
     """The reporter that fits where the output goes."""
+    if log_format == "json":
+        return JsonReporter(quiet)
     if quiet:
         return QuietReporter()
     return BarReporter() if sys.stdout.isatty() else PlainReporter()

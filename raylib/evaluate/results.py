@@ -194,11 +194,11 @@ class RunSummary:
     """One model in one run, as <output>/runs/local_<model>_<time>.json tells it.
 
     task_results: what `task_entry` gives, per finished task. tasks_failed: [{task_name, error}]. tasks_skipped:
-    [{task_name, reason}], tasks of a modality that the model does not read: no failure. error: why the model
-    as a whole failed. variant: MTEB's experiment name, or "". timings: seconds per stage. contents: counts under
-    planned, reused, encoded, failed. official: every result comes from the published data. search: task →
-    "split/subset" → the measured quality of an approximate search. groups: of benchmarks whose tasks have groups, see
-    `raylib.evaluate.groups.summary_groups`.
+    [{task_name, reason}], tasks of a modality that the model does not read: no failure. error: why the model as a
+    whole failed. variant: MTEB's experiment name, or "". timings: seconds per stage. timeline: as
+    `raylib.timeline.Timeline.as_dict` has it. contents: counts under planned, reused, encoded, failed. official:
+    every result comes from the published data. search: task → "split/subset" → the measured quality of an
+    approximate search. groups: of benchmarks whose tasks have groups, see `raylib.evaluate.groups.summary_groups`.
     """
 
     model: str
@@ -212,6 +212,7 @@ class RunSummary:
     versions: Mapping[str, str] = field(default_factory=lambda: software_versions())
     fingerprint: str = ""
     timings: Mapping[str, float] = field(default_factory=dict)
+    timeline: Mapping[str, Any] = field(default_factory=dict)
     contents: Mapping[str, int] = field(default_factory=dict)
     official: bool = True
     untrained: bool = False

@@ -40,8 +40,11 @@ class ScoreUnit:
 
     @property
     def title(self) -> str:
-        spec = self.model.encoder.spec if isinstance(self.model, StoreModel) else self.model.spec
-        return f"{spec.name}  {self.task.name}"
+        return f"{self.model_name}  {self.task.name}"
+
+    @property
+    def model_name(self) -> str:
+        return (self.model.encoder.spec if isinstance(self.model, StoreModel) else self.model.spec).name
 
 
 @dataclass

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
 import numpy as np
 
+from raylib.evaluate.batching import BatchRecord
 from raylib.evaluate.contents import BadContentError, decode_image
 from raylib.evaluate.encode import first_line, free_device_memory, is_out_of_memory
 from raylib.extract.collate import PreparedRow
@@ -42,7 +44,8 @@ class PreparedBatch:
 class BatchStates:
     """A batch after its forward. numbers [n]: the rows that have states; values: representation → float32 [n, width];
     spans [n, 5] int64: first image token, one past the last, position of the vision token, of the query token, and how
-    many image tokens there are; device: where it ran."""
+    many image tokens there are; device: where it ran; record: the batch in numbers; retries: processes that
+    died over it before."""
 
     part: int
     name: str
@@ -53,6 +56,8 @@ class BatchStates:
     device: str = ""
     failed: dict[int, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    record: BatchRecord = BatchRecord()  # noqa: RUF009, frozen
+    retries: int = 0
 
     def dump(self, stream: IO[bytes]) -> None:
         """Write everything but the notes, as .npz."""
@@ -98,6 +103,7 @@ def _one_of(pieces: Sequence[BatchStates]) -> BatchStates:
         next((piece.device for piece in full), ""),
         {number: why for piece in pieces for number, why in piece.failed.items()},
         list(dict.fromkeys(note for piece in pieces for note in piece.notes)),
+        sum((piece.record for piece in pieces), BatchRecord()),
     )
 
 
@@ -122,7 +128,7 @@ def run_batch(extractor: Extractor, batch: PreparedBatch) -> BatchStates:
     """The forward of a batch, halved as often as memory asks. A row whose states are not finite, or that does not fit
     in memory alone, is set aside with its reason."""
     done = BatchStates.of_failures(batch, dict(batch.failed))
-    done.device = extractor.device
+    done.device, start = extractor.device, time.perf_counter()
     numbered = list(zip(batch.numbers, batch.rows, strict=True))
     groups = [[numbered[i] for i in group] for group in extractor.together(batch.rows)]
     pieces = [piece for group in groups for piece in _halving(extractor, group, done)]
@@ -143,6 +149,9 @@ def run_batch(extractor: Extractor, batch: PreparedBatch) -> BatchStates:
     if kept:
         spans = [(*row.span.bounds, row.span.vision, row.span.query, len(row.span.image)) for _, row in kept]
         done.spans = np.array(spans, dtype=np.int64)
+    tokens = sum(row.tokens for row in batch.rows)
+    padded = sum(len(group) * max(row.tokens for _, row in group) for group in groups)
+    done.record = BatchRecord(len(kept), len(done.failed), tokens, padded, seconds=time.perf_counter() - start)
     return done
 
 

@@ -7,8 +7,9 @@ its batches are there; the manifest comes last.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -29,6 +30,7 @@ from raylib.extract.plan import Part, cut_batches, estimate_lengths, split_parts
 from raylib.extract.rows import VqaTable, read_rows, sample
 from raylib.extract.spool import Spool
 from raylib.store.manifests import MANIFEST, read_manifest, versions, write_manifest
+from raylib.timeline import Stage, Timeline
 
 EXTRACT_JOB = "raylib extract"
 DEFAULT_BATCH = 16
@@ -55,8 +57,11 @@ class Outcome:
 class ExtractJob:
     """See the module. `run`, once."""
 
-    def __init__(self, config: ExtractConfig, place: Place, reporter: Reporter) -> None:
+    def __init__(
+        self, config: ExtractConfig, place: Place, reporter: Reporter, timeline: Timeline | None = None
+    ) -> None:
         self.config, self.place, self.reporter = config, place, reporter
+        self.timeline = (timeline or Timeline()).of(config.model)
         self.extractor = Extractor.of(config)
         self.timings: dict[str, float] = {}
         self.spool = Spool(config.folder)
@@ -67,14 +72,14 @@ class ExtractJob:
         Raises UserError for what cannot be right from the start, and ModelError for what fails later; what was done
         until then is kept. Rows that cannot be used are no exception: the outcome is then not `ok`.
         """
-        config, start = self.config, time.perf_counter()
-        table = self._table()
-        parts = split_parts(table.rows, config.checkpoint_interval)
-        _ = self.extractor.layers  # before hours are spent: that there is such a model, and such layers
-        files = PartFiles(config.folder, file_prefix(config.model), config.format, self._settings())
-        storage.make_folder(config.folder)
-        there = files.known(parts, overwrite=config.overwrite)
-        self.timings["plan"] = time.perf_counter() - start
+        config = self.config
+        with self._timed("plan"):
+            table = self._table()
+            parts = split_parts(table.rows, config.checkpoint_interval)
+            _ = self.extractor.layers  # before hours are spent: that there is such a model, and such layers
+            files = PartFiles(config.folder, file_prefix(config.model), config.format, self._settings())
+            storage.make_folder(config.folder)
+            there = files.known(parts, overwrite=config.overwrite)
         missing = [part for part in parts if part.number not in there]
         if not missing and read_manifest(config.folder, EXTRACT_JOB) is not None:
             self.reporter.say(f"{config.folder} is complete: the same rows, model and options as before")
@@ -82,6 +87,12 @@ class ExtractJob:
             storage.remove(storage.join(config.folder, MANIFEST))
             self._extract(missing, files)
         return self._finish(table, parts, files, len(there))
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[Stage]:
+        with self.timeline.stage(name) as stage:
+            yield stage
+        self.timings[name] = stage.seconds
 
     def _table(self) -> VqaTable:
         config = self.config
@@ -109,25 +120,25 @@ class ExtractJob:
         """Run what the spool lacks of these parts, and write each part when its last batch is there."""
         if not parts:
             return
-        start = time.perf_counter()
         rows = [row for part in parts for row in part.rows]
-        lengths = estimate_lengths(self.extractor, rows)
-        settings = digest_of(files.settings)
-        size = self._batch_size(lengths.longest, len(rows), settings)
-        batches = {part.number: list(cut_batches(part, lengths, size, settings)) for part in parts}
-        missing: dict[int, dict[str, RowBatch]] = {}
-        for part in parts:
-            done = self.spool.finished(part.number)
-            missing[part.number] = {b.name: b for b in batches[part.number] if b.name not in done}
-        self.timings["measure"] = time.perf_counter() - start
+        with self._timed("measure"):
+            lengths = estimate_lengths(self.extractor, rows)
+            settings = digest_of(files.settings)
+            size = self._batch_size(lengths.longest, len(rows), settings)
+            batches = {part.number: list(cut_batches(part, lengths, size, settings)) for part in parts}
+            missing: dict[int, dict[str, RowBatch]] = {}
+            for part in parts:
+                done = self.spool.finished(part.number)
+                missing[part.number] = {b.name: b for b in batches[part.number] if b.name not in done}
         todo = [batch for left in missing.values() for batch in left.values()]
         name = self.config.model
         kept = len(rows) - sum(len(batch.rows) for batch in todo)
         note = f"; {kept} were done before" if kept else ""
         self.reporter.say(f"{name}: {len(rows)} rows in {len(parts)} files, batches of {size}{note}")
+        self.timeline.reused("extract", kept)
         by_number = {part.number: part for part in parts}
-        start = time.perf_counter()
         with (
+            self._timed("extract") as stage,
             self.reporter.stage(f"extract {name}", sum(len(batch.rows) for batch in todo)) as progress,
             _Writer(lambda number: self._write(by_number[number], batches[number], files)) as writer,
         ):
@@ -135,6 +146,7 @@ class ExtractJob:
                 writer.write(number)
             for states in self.place.extract(self.extractor, todo) if todo else ():
                 self.spool.add(states)
+                stage.held, stage.retries = self.place.held, stage.retries + states.retries
                 for note in states.notes:
                     self.reporter.warn(note)
                 progress(len(states.numbers) + len(states.failed), len(states.failed))
@@ -142,7 +154,6 @@ class ExtractJob:
                 del left[states.name]
                 if not left:
                     writer.write(states.part)
-        self.timings["extract"] = time.perf_counter() - start
         lost = sum(map(len, missing.values()))
         if lost:
             raise ModelError(f"{name}: {lost} of {len(todo)} batches gave nothing; run the same command again")
@@ -203,11 +214,14 @@ class ExtractJob:
                 "options": config.as_dict(),
                 "versions": versions(_VERSIONS),
                 "timings": {name: round(seconds, 3) for name, seconds in self.timings.items()},
+                "timeline": self.timeline.as_dict(),
                 "date": datetime.now(UTC).isoformat(timespec="seconds"),
             },
         )
         self.spool.close()
         self.reporter.say(f"wrote {len(paths)} files in {config.folder}: {counts['extracted']} rows")
+        if spent := self.timeline.line():
+            self.reporter.say(spent)
         if bad:
             self.reporter.warn(f"{len(bad)} rows have no states, see {config.folder}/{ERRORS_FILE}\n{listed(bad)}")
         return outcome

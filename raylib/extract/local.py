@@ -12,12 +12,18 @@ from raylib.evaluate.encode import prepare_ahead
 from raylib.extract.batches import BatchStates, RowBatch, prepare_batch, run_batch
 from raylib.extract.collate import PreparedRow
 from raylib.extract.extractor import Extractor
+from raylib.timeline import Held, held_here
 
 MAX_BATCH = 256
 
 
 class Place(Protocol):
     """Where rows are run."""
+
+    @property
+    def held(self) -> Held:
+        """By what runs them, or has run the last ones."""
+        ...
 
     def extract(self, extractor: Extractor, batches: Sequence[RowBatch]) -> Iterator[BatchStates]:
         """The states of all batches, as they come."""
@@ -31,6 +37,12 @@ class Place(Protocol):
 @dataclass(frozen=True)
 class ThisProcess:
     """A `Place`. Other threads decode and process the next batches while this one runs the forward."""
+
+    @property
+    def held(self) -> Held:
+        import torch
+
+        return held_here("cuda" if torch.cuda.is_available() else "cpu")
 
     def extract(self, extractor: Extractor, batches: Sequence[RowBatch]) -> Iterator[BatchStates]:
         extractor.load()

@@ -103,7 +103,8 @@ class BatchesJob(MineJob[BatchesConfig]):
             self.reporter.say("no teacher was given: how hard the batches are is not known")
         else:
             with teacher.compared() as comparison:
-                with self._timed("mine"):
+                with self._timed("mine") as stage:
+                    stage.held = self.place.held()
                     made = self._made(examples, comparison)
                 with self._timed("judge"):
                     told, png = self._judge(examples, comparison, made)

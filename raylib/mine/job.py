@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import os
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from raylib.mine.neighbours import SearchFacts
 from raylib.mine.place import MinePlace
 from raylib.mine.teacher import Teacher
 from raylib.store.manifests import versions
+from raylib.timeline import Stage, Timeline
 
 Config = TypeVar("Config", bound=MineConfig)
 
@@ -58,8 +58,9 @@ class MineJob(ABC, Generic[Config]):
 
     kind: ClassVar[str]
 
-    def __init__(self, config: Config, place: MinePlace, reporter: Reporter) -> None:
+    def __init__(self, config: Config, place: MinePlace, reporter: Reporter, timeline: Timeline | None = None) -> None:
         self.config, self.place, self.reporter = config, place, reporter
+        self.timeline = (timeline or Timeline()).of(", ".join(config.model))
         self.timings: dict[str, float] = {}
 
     def dry_run(self) -> dict[str, Any]:
@@ -92,8 +93,10 @@ class MineJob(ABC, Generic[Config]):
         if known is not None:
             return known
         if teacher is not None:
-            with self._timed("encode"):
+            self.timeline.reused("encode", teacher.counts["stored"])
+            with self._timed("encode") as stage:
                 bad = teacher.encode(self.reporter)
+                stage.held, stage.retries = teacher.report.held, teacher.report.retries
             self._tell_bad(bad)
             if len(bad) > config.allow_errors:
                 return Outcome({"examples": len(examples), **teacher.counts}, bad=bad)
@@ -154,9 +157,12 @@ class MineJob(ABC, Generic[Config]):
             "settings": self.config.as_dict(),
             "versions": versions(_VERSIONS),
             "seconds": {name: round(seconds, 3) for name, seconds in self.timings.items()},
+            "timeline": self.timeline.as_dict(),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         storage.write_text(self._summary_path, json.dumps(_as_json(summary), indent=1, default=str) + "\n")
+        if spent := self.timeline.line():
+            self.reporter.say(spent)
         return Outcome(counts, {**files, "summary": self._summary_path}, bad, summary)
 
     def _digest(self, examples: Examples, teacher: Teacher | None) -> str:
@@ -243,10 +249,10 @@ class MineJob(ABC, Generic[Config]):
             self.reporter.warn(told)
 
     @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - start
+    def _timed(self, name: str) -> Iterator[Stage]:
+        with self.timeline.stage(name) as stage:
+            yield stage
+        self.timings[name] = self.timings.get(name, 0.0) + stage.seconds
 
 
 def facts_for_summary(facts: SearchFacts) -> dict[str, Any]:

@@ -33,7 +33,8 @@ class NegativesJob(MineJob[NegativesConfig]):
         assert teacher is not None, "negatives are never mined without one"
         queries, documents = content_labels(examples)
         self.reporter.say(f"mining {len(examples)} queries among {len(examples.documents)} documents")
-        with self._timed("mine"), teacher.compared() as comparison:
+        with self._timed("mine") as stage, teacher.compared() as comparison:
+            stage.held = self.place.held()
             found = mine_negatives(
                 comparison,
                 examples.positive,
@@ -43,7 +44,7 @@ class NegativesJob(MineJob[NegativesConfig]):
             )
         with self._timed("write"):
             write_mined(self.config.output_file, examples, as_triples(found))
-        if not self.config.quiet:
+        if not self.config.quiet and self.config.log_format == "text":
             print_negatives(found, console())
         self.reporter.say(f"wrote {self.config.output_file}: {len(examples)} triples")
         told = {

@@ -16,6 +16,7 @@ from raylib.encode.planned import Planned, resolve_encoder
 from raylib.encode.vectors import in_order
 from raylib.errors import BadContent, ModelError, UserError
 from raylib.evaluate.contents import Source
+from raylib.evaluate.encode import EncodeReport
 from raylib.evaluate.progress import Reporter
 from raylib.examples.examples import Examples
 from raylib.mine.common_config import MineConfig
@@ -32,7 +33,7 @@ class Teacher:
     """The contents of examples under the keys of one encoder.
 
     query_keys, document_keys: of each distinct query and document of `examples`. counts: contents, distinct, stored
-    before, encoded, failed; of all that was planned.
+    before, encoded, failed; of all that was planned. report: of what `encode` did.
     """
 
     config: MineConfig
@@ -43,6 +44,7 @@ class Teacher:
     query_keys: list[bytes]
     document_keys: list[bytes]
     counts: dict[str, int] = field(default_factory=dict)
+    report: EncodeReport = field(default_factory=EncodeReport)
 
     @classmethod
     def of(cls, config: MineConfig, place: MinePlace, examples: Examples) -> Teacher:
@@ -70,7 +72,8 @@ class Teacher:
         """Encode what the store lacks; gives what could not be encoded."""
         for note in self.planned.unread:
             reporter.warn(note)
-        report = self.planned.encode(self.shelf, self.counts, self.place.encode, self.config.limits, reporter)
+        limits = self.config.limits
+        report = self.report = self.planned.encode(self.shelf, self.counts, self.place.encode, limits, reporter)
         bad = self.planned.bad_contents()
         self.counts |= {"encoded": report.encoded, "failed": len(bad)}
         return bad

@@ -23,7 +23,8 @@ class Assignment:
 class Trained:
     """steps: of the optimizer, in all. resumed: the step that was gone on from, 0 for none. model: the folder of the
     last weights. scores: of the last evaluation, by eval/TASK/METRIC. best: the step of the best evaluation and its
-    score, and best_model its folder; None without evaluations."""
+    score, and best_model its folder; None without evaluations. retries: how often processes that died were
+    started again."""
 
     steps: int
     resumed: int
@@ -32,3 +33,4 @@ class Trained:
     scores: dict[str, float] = field(default_factory=dict)
     best: tuple[int, float] | None = None
     best_model: str | None = None
+    retries: int = 0

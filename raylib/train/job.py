@@ -15,6 +15,7 @@ from raylib.examples.batch_plan import read_plan, write_plan
 from raylib.examples.examples import Examples, examples_of
 from raylib.models.torch_encoder import TorchEncoder
 from raylib.store.manifests import versions
+from raylib.timeline import Timeline
 from raylib.train.assignment import Assignment, Trained
 from raylib.train.config import TrainConfig
 from raylib.train.feed import ContentFeed
@@ -41,11 +42,14 @@ class Outcome:
 class TrainJob:
     """`run` or `dry_run`, once."""
 
-    def __init__(self, config: TrainConfig, place: TrainPlace, reporter: Reporter) -> None:
+    def __init__(
+        self, config: TrainConfig, place: TrainPlace, reporter: Reporter, timeline: Timeline | None = None
+    ) -> None:
         self.resuming = config.resume is not None
         self.config = resumed(config) if self.resuming else config
         self.place, self.reporter = place, reporter
         self.folder = RunFolder(self.config.output_folder)
+        self.timeline = (timeline or Timeline()).of(", ".join(self.config.model))
 
     def dry_run(self) -> dict[str, Any]:
         """What `run` would do. Writes nothing, and loads no weights."""
@@ -61,7 +65,8 @@ class TrainJob:
     def run(self) -> Outcome:
         """Raises UserError for what cannot be right from the start, and ModelError, StoreError or BadContentsError for
         what fails later: checkpoints are kept, and the same command goes on from the newest."""
-        encoder, examples, schedule = self._prepare()
+        with self.timeline.stage("prepare"):
+            encoder, examples, schedule = self._prepare()
         for note in examples.notes:
             self.reporter.warn(note)
         if self.config.mask_duplicates:
@@ -72,8 +77,10 @@ class TrainJob:
             return known
         self._write_run(run, encoder, examples, schedule)
         self.reporter.say(self._about(encoder, examples, schedule))
-        trained = self.place.run(Assignment(self.config, examples, schedule, run), self.reporter)
-        self.folder.write("finished.json", {"run": run, **vars(trained)})
+        with self.timeline.stage("train") as stage:
+            trained = self.place.run(Assignment(self.config, examples, schedule, run), self.reporter)
+            stage.held, stage.retries = self.place.held(), trained.retries
+        self.folder.write("finished.json", {"run": run, **vars(trained), "timeline": self.timeline.as_dict()})
         self._tell(trained)
         return Outcome(trained, self.folder.path)
 
@@ -153,7 +160,7 @@ class TrainJob:
         if finished is None:
             return None
         self.reporter.say(f"{self.folder.path} is complete: {finished['steps']} steps. Begin anew with --overwrite")
-        fields = {name: finished.get(name) for name in Trained.__dataclass_fields__}
+        fields = {name: finished[name] for name in Trained.__dataclass_fields__ if name in finished}
         best = fields.pop("best")
         trained = Trained(**fields, best=None if best is None else (int(best[0]), float(best[1])))  # pyright: ignore
         return Outcome(trained, self.folder.path, complete=True)
@@ -199,4 +206,6 @@ class TrainJob:
             step, score = trained.best
             told += f"\nthe best of the evaluated steps is {step}: {score:.4f}"
             told += f", in {trained.best_model}" if trained.best_model is not None else ", which was not kept"
+        if spent := self.timeline.line():
+            told += f"\n{spent}"
         self.reporter.say(told)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +26,12 @@ from raylib.train.trackers import open_trackers
 if TYPE_CHECKING:
     import torch
 
+Logged = Callable[[int, Mapping[str, float]], None]
 
-def work(assignment: Assignment, team: Team, say: Tell, warn: Tell) -> Trained:
-    """Called by every process of a team; the first one says, writes, and knows how it ended. Raises UserError,
+
+def work(assignment: Assignment, team: Team, say: Tell, warn: Tell, logged: Logged | None = None) -> Trained:
+    """Called by every process of a team; the first one says, writes, and knows how it ended. logged: told of the
+    values of a step as the records have them, and of none at the step that it begins after. Raises UserError,
     ModelError, StoreError and BadContentsError."""
     start = time.perf_counter()
     quiet_libraries()
@@ -38,7 +41,7 @@ def work(assignment: Assignment, team: Team, say: Tell, warn: Tell) -> Trained:
     first = team.rank == 0
     checkpoints = Checkpoints(folder.checkpoints, config.keep_last, config.keep_best, warn if first else _to_nobody)
     learner = learner_of(config, team)
-    writer = _Writer(assignment, learner, checkpoints, folder, say) if first else None
+    writer = _Writer(assignment, learner, checkpoints, folder, say, logged) if first else None
     watcher: Watcher = writer or _Silent()
     loop = loop_of(assignment, learner, team, watcher, say if first else _to_nobody)
     found = team.told(checkpoints.newest() if first else None)
@@ -63,16 +66,24 @@ class _Writer:
     """What the first process is told goes into the run's folder, and onto the screen."""
 
     def __init__(
-        self, assignment: Assignment, learner: Learner, checkpoints: Checkpoints, folder: RunFolder, say: Tell
+        self,
+        assignment: Assignment,
+        learner: Learner,
+        checkpoints: Checkpoints,
+        folder: RunFolder,
+        say: Tell,
+        logged: Logged | None = None,
     ) -> None:
         self.assignment, self.learner, self.checkpoints, self.folder = assignment, learner, checkpoints, folder
-        self.say, self.total = say, assignment.schedule.steps
+        self.say, self.logged, self.total = say, logged, assignment.schedule.steps
         self.scores: dict[str, float] = {}
 
     def begin(self, resumed: int) -> None:
         config, schedule = self.assignment.config, self.assignment.schedule
         if resumed:
             self.say(f"going on from step {resumed} of {self.total}")
+        if self.logged is not None:
+            self.logged(resumed, {})
         self.records = Records(
             self.folder.path,
             resumed,
@@ -85,6 +96,8 @@ class _Writer:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self.records.log(step, values)
         self.say(line(step, self.total, values))
+        if self.logged is not None:
+            self.logged(step, values)
 
     def save(self, step: int, state: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         self.checkpoints.save(step, lambda place: self._write_model(place, step, state["weights"]), state, facts)

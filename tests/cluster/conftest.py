@@ -35,6 +35,7 @@ def cluster(watched):
         num_cpus=CPUS,
         include_dashboard=False,
         object_store_memory=2**30,
+        _system_config={"metrics_report_interval_ms": 500},
         log_to_driver=False,
         logging_level=logging.ERROR,
         _temp_dir=folder,

@@ -16,6 +16,7 @@ VALUES = {
     "checkpoint_interval": 50, "format": "parquet", "compression": "lzf", "revision": "main", "adapter": "lora",
     "dtype": "bfloat16", "attention": "eager", "device": "cpu", "trust_remote_code": True, "cache_dir": "cache",
     "test": True, "allow_errors": 2, "overwrite": True, "quiet": True,
+    "price_table": "prices.yaml", "log_format": "json",
 }  # fmt: skip
 
 
