@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -49,6 +50,11 @@ class Placement:
             raise UserError(f"--gpus-per-worker is {self.gpus_per_worker}; expected 0 or more")
         if self.local and self.address:
             raise UserError("--local runs without Ray and --address names a cluster; leave one of them out")
+
+
+def usable_cpus() -> int:
+    """Of this machine, by this process; all of them where the system does not tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def at_least_one(settings: Any, names: Sequence[str]) -> None:

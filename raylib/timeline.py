@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from raylib.logs import about
+from raylib.placement import usable_cpus
 from raylib.prices import read_prices
 
 UNKNOWN = "unknown"
@@ -44,7 +44,7 @@ class Held:
 
 def held_here(device: str = "cpu") -> Held:
     """This process, which may use every CPU of the machine."""
-    return Held(1, float(device.startswith("cuda")), float(len(os.sched_getaffinity(0))))
+    return Held(1, float(device.startswith("cuda")), float(usable_cpus()))
 
 
 @dataclass

@@ -10,12 +10,14 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from raylib.placement import usable_cpus
+
 
 def machine_facts(device: str, versions: Mapping[str, str]) -> dict[str, Any]:
     """Processor, cores, memory, GPU where the device is one, and versions: nothing that changes from run to run."""
     found: dict[str, Any] = {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cpus(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "versions": {"python": platform.python_version(), **versions},

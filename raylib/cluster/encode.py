@@ -28,8 +28,9 @@ from raylib.types import Embeddings
 
 _MAX_IMAGE_BATCHES_PER_PART = 8
 _MAX_TEXT_BATCHES_PER_PART = 64
-_PARTS_PER_RUN = 50
-"""A part is what a call of an actor writes, and what a kill costs at most per actor: a fiftieth of the run or less."""
+_PARTS_PER_RUN, _PARTS_PER_WORKER = 50, 25
+"""A part is what a call of an actor writes, and what a kill costs at most per actor: a fiftieth of the run or less. Every
+actor has so many that it matters little when one of them ends a part later than the others."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ class RayDataStage:
         tasks = len(batches) if images else max(len(batches) // 16, min(len(batches), 4 * most))
         most_batches = _MAX_IMAGE_BATCHES_PER_PART if images else _MAX_TEXT_BATCHES_PER_PART
         side_by_side = min(encoder.side_by_side, len(batches) // most)
-        together = max(1, side_by_side, min(most_batches, len(batches) // _PARTS_PER_RUN))
+        parts = max(_PARTS_PER_RUN, _PARTS_PER_WORKER * most)
+        together = max(1, side_by_side, min(most_batches, len(batches) // parts))
         return Halves(workers, most, together, tasks, self.split)
 
 

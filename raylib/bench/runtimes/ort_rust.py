@@ -25,6 +25,7 @@ from raylib.bench.runtimes.hub_layout import NAME, Layout, embed_texts, hub_home
 from raylib.bench.runtimes.native_library import OtherOnnxRuntime, runtime_library
 from raylib.bench.runtimes.rust_graph import wrap_graph
 from raylib.models.export import EXPORT_VERSION
+from raylib.placement import usable_cpus
 from raylib.store.manifests import versions
 from raylib.types import Batch
 
@@ -99,7 +100,7 @@ def threads_given(wanted: int) -> int:
 
 def _available() -> int:
     """Cores that Rust counts: those that the process may use, and no more than a container's quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cpus()
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return max(1, min(cores, int(quota) // int(period)))
