@@ -29,8 +29,8 @@ from raylib.types import Embeddings
 _MAX_IMAGE_BATCHES_PER_PART = 8
 _MAX_TEXT_BATCHES_PER_PART = 64
 _PARTS_PER_RUN, _PARTS_PER_WORKER = 50, 25
-"""A part is what a call of an actor writes, and what a kill costs at most per actor: a fiftieth of the run or less. Every
-actor has so many that it matters little when one of them ends a part later than the others."""
+"""A part is what a call of an actor writes, and what a kill costs at most per actor: a fiftieth of the run or less. So
+many parts for every actor that it matters little which of them ends last."""
 
 
 @dataclass(frozen=True)
