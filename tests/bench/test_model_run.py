@@ -67,7 +67,7 @@ def test_a_longer_duration_is_more_calls(bench):
     (short,) = bench()
     (long,) = bench(duration=0.6)
     assert short.rounds[0].calls == 20
-    assert long.rounds[0].seconds >= 0.6 > short.rounds[0].seconds
+    assert long.rounds[0].seconds >= 0.6
     assert (short.protocol["duration_s"], long.protocol["duration_s"]) == (0.001, 0.6)
 
 
