@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from raylib.buckets import check_url
 from raylib.errors import UserError
 
 
@@ -33,7 +34,10 @@ class Placement:
     """Run in this process, without Ray."""
 
     def check_placement(self) -> None:
-        """Raises UserError for numbers that cannot be."""
+        """Raises UserError for numbers that cannot be, and for URLs with credentials in them in any setting."""
+        for value in vars(self).values():
+            for text in value if isinstance(value, list) else [value]:
+                check_url(str(text))
         at_least_one(self, ("workers", "min_workers", "cpus_per_worker"))
         if self.gpus_per_worker is not None and self.gpus_per_worker < 0:
             raise UserError(f"--gpus-per-worker is {self.gpus_per_worker}; expected 0 or more")
