@@ -60,6 +60,7 @@ def exists(path: str | Path) -> bool:
 
 def find_files(folder: str) -> dict[str, tuple[int, str]]:
     """Path from `folder` → (bytes, mark) of every file below a remote folder, by one listing; {} where there is none.
+    Of a file by itself, the path is "".
 
     mark: what the store says of a file's contents or its time, as text; "" where it says nothing.
     """
@@ -68,8 +69,15 @@ def find_files(folder: str) -> dict[str, tuple[int, str]]:
         marks = ("ETag", "etag", "md5Hash", "LastModified", "updated", "mtime", "created")
         return {
             path[start:]: (int(about.get("size") or 0), next((str(about[m]) for m in marks if about.get(m)), ""))
-            for path, about in store.find(name, detail=True).items()
+            for path, found in store.find(name, detail=True).items()
+            if (about := found or store.info(path))
         }
+
+
+def find_matching(pattern: str) -> list[str]:
+    """URLs of the remote files and folders that a pattern matches, sorted."""
+    with filesystem(pattern) as (store, name):
+        return sorted(f"{pattern.split('://')[0]}://{found.lstrip('/')}" for found in store.glob(name))
 
 
 def list_files(folder: str | Path, suffix: str = "") -> list[str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import random
 import threading
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -30,6 +31,7 @@ class Bucket:
         self._lock = threading.Lock()
         self._next, self._share, self._random = 0, 0.0, random.Random(0)
         self._key = ""
+        self.seconds_a_get = 0.0
 
     def refuse(self, next: int = 0, share: float = 0.0, seed: int = 0, key: str = "") -> None:
         """503 to the `next` requests, and to a share of all later ones, drawn by a seed; only to those of which the key
@@ -74,6 +76,8 @@ class Server:
     def _answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         name, _, key = environ["PATH_INFO"].lstrip("/").partition("/")
         bucket = self.buckets.get(name)
+        if bucket is not None and environ["REQUEST_METHOD"] == "GET":
+            time.sleep(bucket.seconds_a_get)
         if bucket is not None and bucket.is_busy(environ["REQUEST_METHOD"], key):
             left = int(environ.get("CONTENT_LENGTH") or 0)
             environ["wsgi.input"].read(left)
@@ -120,3 +124,13 @@ def s3_server() -> Iterator[Server]:
             s3fs.S3FileSystem.clear_instance_cache()
             fsspec.asyn.reset_lock()
             server.close()
+
+
+def copy_together(url: str, together: Any, answers: Any) -> None:
+    """In a process of its own: where its copy of `url` is, asked for when all are there."""
+    from raylib import storage
+    from raylib.copies import local_copy
+
+    storage.find_files(url)
+    together.wait()
+    answers.put(local_copy(url))
