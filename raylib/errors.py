@@ -68,6 +68,10 @@ class StoreError(RaylibError):
     """The embedding store holds something that cannot be read, or cannot be written to."""
 
 
+class BucketError(RaylibError):
+    """An object store that does not answer, or lets nobody in. It says nothing of the files that it holds."""
+
+
 class OverloadedError(RaylibError):
     """A server has more to do than it can bear; the same request may be sent again a little later."""
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
+from raylib.buckets import check_url
 from raylib.errors import UserError
 from raylib.logs import LogFormat
 
@@ -42,7 +43,10 @@ class Placement:
     """json: every line one JSON object, of the job and of its workers, with job, model, stage and shard."""
 
     def check_placement(self) -> None:
-        """Raises UserError for numbers that cannot be."""
+        """Raises UserError for numbers that cannot be, and for URLs with credentials in them in any setting."""
+        for value in vars(self).values():
+            for text in value if isinstance(value, list) else [value]:
+                check_url(str(text))
         at_least_one(self, ("workers", "min_workers", "cpus_per_worker"))
         if self.log_format not in get_args(LogFormat):
             raise UserError(f"--log-format is {self.log_format!r}; expected text or json")

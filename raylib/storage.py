@@ -10,16 +10,24 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from raylib import buckets
 from raylib.errors import UserError
 
 
 def is_remote(path: str | Path) -> bool:
     """True for s3://, gs:// and other URLs; a local path is written without file://."""
     return "://" in str(path)
+
+
+def as_path(given: str) -> str:
+    """A path as a user gives it, without file://. Raises UserError, which does not repeat it, for a URL that holds
+    credentials."""
+    buckets.check_url(given)
+    return given.removeprefix("file://")
 
 
 def cache_folder() -> str:
@@ -32,35 +40,44 @@ def join(folder: str | Path, *names: str) -> str:
     return "/".join([str(folder).rstrip("/"), *names])
 
 
-def _filesystem(path: str | Path):
+@contextmanager
+def filesystem(path: str | Path) -> Iterator[tuple[Any, str]]:
     """fsspec's file system for `path`, and the path as that file system names it. It forgets what it remembers of
-    the folder: another machine may have written there."""
-    import fsspec
-
-    filesystem, name = fsspec.core.url_to_fs(str(path))
-    filesystem.invalidate_cache(name)
-    return filesystem, name
+    the folder: another machine may have written there. Raises BucketError for a store that does not answer the block,
+    or lets nobody in."""
+    with buckets.speaking_of(str(path)):
+        found, name = buckets.filesystem(str(path))
+        found.invalidate_cache(name)
+        yield found, name
 
 
 def exists(path: str | Path) -> bool:
     if not is_remote(path):
         return os.path.exists(path)
-    filesystem, name = _filesystem(path)
-    return filesystem.exists(name)
+    with filesystem(path) as (store, name):
+        return store.exists(name)
 
 
 def find_files(folder: str) -> dict[str, tuple[int, str]]:
     """Path from `folder` → (bytes, mark) of every file below a remote folder, by one listing; {} where there is none.
+    Of a file by itself, the path is "".
 
     mark: what the store says of a file's contents or its time, as text; "" where it says nothing.
     """
-    filesystem, name = _filesystem(folder)
-    start = len(name.rstrip("/")) + 1
-    marks = ("ETag", "etag", "md5Hash", "LastModified", "updated", "mtime", "created")
-    return {
-        path[start:]: (int(about.get("size") or 0), next((str(about[m]) for m in marks if about.get(m)), ""))
-        for path, about in filesystem.find(name, detail=True).items()
-    }
+    with filesystem(folder) as (store, name):
+        start = len(name.rstrip("/")) + 1
+        marks = ("ETag", "etag", "md5Hash", "LastModified", "updated", "mtime", "created")
+        return {
+            path[start:]: (int(about.get("size") or 0), next((str(about[m]) for m in marks if about.get(m)), ""))
+            for path, found in store.find(name, detail=True).items()
+            if (about := found or store.info(path))
+        }
+
+
+def find_matching(pattern: str) -> list[str]:
+    """URLs of the remote files and folders that a pattern matches, sorted."""
+    with filesystem(pattern) as (store, name):
+        return sorted(f"{pattern.split('://')[0]}://{found.lstrip('/')}" for found in store.glob(name))
 
 
 def list_files(folder: str | Path, suffix: str = "") -> list[str]:
@@ -70,12 +87,8 @@ def list_files(folder: str | Path, suffix: str = "") -> list[str]:
             return []
         names = [entry.name for entry in os.scandir(folder) if entry.is_file()]
         return sorted(join(folder, n) for n in names if n.endswith(suffix) and not n.startswith("."))
-    filesystem, name = _filesystem(folder)
-    if not filesystem.exists(name):
-        return []
     scheme = str(folder).split("://")[0]
-    found = [entry["name"] for entry in filesystem.ls(name, detail=True) if entry["type"] == "file"]
-    return sorted(f"{scheme}://{n}" for n in found if n.endswith(suffix))
+    return sorted(f"{scheme}://{n}" for n in _names_in(str(folder), "file") if n.endswith(suffix))
 
 
 def list_folders(folder: str | Path) -> list[str]:
@@ -84,11 +97,17 @@ def list_folders(folder: str | Path) -> list[str]:
         if not os.path.isdir(folder):
             return []
         return sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
-    filesystem, name = _filesystem(folder)
-    if not filesystem.exists(name):
-        return []
-    found = [entry["name"] for entry in filesystem.ls(name, detail=True) if entry["type"] == "directory"]
-    return sorted(n.rstrip("/").rsplit("/", 1)[-1] for n in found)
+    return sorted(n.rstrip("/").rsplit("/", 1)[-1] for n in _names_in(str(folder), "directory"))
+
+
+def _names_in(folder: str, kind: str) -> list[str]:
+    """What a remote folder holds of a kind. The store is not asked whether the folder exists: s3fs says no for a
+    whole bucket that does not answer."""
+    with filesystem(folder) as (store, name):
+        try:
+            return [entry["name"] for entry in store.ls(name, detail=True) if entry["type"] == kind]
+        except FileNotFoundError:
+            return []
 
 
 def make_folder(path: str | Path) -> None:
@@ -163,8 +182,8 @@ def _upload(url: str, mode: str) -> Iterator[IO]:
         with tempfile.NamedTemporaryFile(mode, encoding=None if "b" in mode else "utf-8") as stream:
             yield stream
             stream.flush()
-            filesystem, name = _filesystem(url)
-            filesystem.put_file(stream.name, name)
+            with filesystem(url) as (store, name):
+                store.put_file(stream.name, name)
     except OSError as error:
         raise UserError(f"cannot write {url}: {error.strerror or error}. What was stored before is intact.") from error
 
@@ -175,9 +194,9 @@ def upload_folder(folder: str | Path, url: str, last: str) -> None:
     local = Path(folder)
     names = sorted(path.relative_to(local).as_posix() for path in local.rglob("*") if path.is_file())
     try:
-        filesystem, remote = _filesystem(url)
-        for name in sorted(names, key=lambda name: name == last):
-            filesystem.put_file(str(local / name), join(remote, name))
+        with filesystem(url) as (store, remote):
+            for name in sorted(names, key=lambda name: name == last):
+                store.put_file(str(local / name), join(remote, name))
     except OSError as error:
         raise UserError(f"cannot write {url}: {error.strerror or error}. What was stored before is intact.") from error
 
@@ -185,8 +204,8 @@ def upload_folder(folder: str | Path, url: str, last: str) -> None:
 def download_file(url: str, path: str | Path) -> None:
     """A remote file to a local path, whose folder is made. Raises OSError."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    filesystem, name = _filesystem(url)
-    filesystem.get_file(name, str(path))
+    with filesystem(url) as (store, name):
+        store.get_file(name, str(path))
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -198,10 +217,7 @@ def write_text(path: str | Path, text: str) -> None:
 def read_text(path: str | Path) -> str:
     if not is_remote(path):
         return Path(path).read_text(encoding="utf-8")
-    import fsspec
-
-    with fsspec.open(str(path), "r", encoding="utf-8") as stream:
-        return stream.read()  # pyright: ignore[reportAttributeAccessIssue]
+    return read_bytes(path).decode("utf-8")
 
 
 @contextmanager
@@ -211,8 +227,7 @@ def open_binary(path: str | Path) -> Iterator[IO[bytes]]:
         with open(path, "rb") as stream:
             yield stream
         return
-    filesystem, name = _filesystem(path)
-    with filesystem.open(name, "rb") as stream:
+    with filesystem(path) as (store, name), store.open(name, "rb") as stream:
         yield stream
 
 
@@ -221,8 +236,8 @@ def read_bytes(path: str | Path, limit: int | None = None) -> bytes:
     if not is_remote(path):
         with open(path, "rb") as stream:
             return stream.read(-1 if limit is None else limit)
-    filesystem, name = _filesystem(path)
-    return filesystem.cat_file(name, end=limit)
+    with filesystem(path) as (store, name):
+        return store.cat_file(name, end=limit)
 
 
 @contextmanager
@@ -234,8 +249,7 @@ def open_input(path: str | Path) -> Iterator[Any]:
         with pa.memory_map(str(path)) as source:
             yield source
         return
-    filesystem, name = _filesystem(path)
-    with filesystem.open(name, "rb") as source:
+    with filesystem(path) as (store, name), store.open(name, "rb") as source:
         yield source
 
 
@@ -244,9 +258,8 @@ def remove(path: str | Path) -> None:
     if not is_remote(path):
         Path(path).unlink(missing_ok=True)
         return
-    filesystem, name = _filesystem(path)
-    if filesystem.exists(name):
-        filesystem.rm_file(name)
+    with filesystem(path) as (store, name), suppress(FileNotFoundError):
+        store.rm_file(name)
 
 
 def remove_folder(path: str | Path) -> None:
@@ -254,6 +267,5 @@ def remove_folder(path: str | Path) -> None:
     if not is_remote(path):
         shutil.rmtree(path, ignore_errors=True)
         return
-    filesystem, name = _filesystem(path)
-    if filesystem.exists(name):
-        filesystem.rm(name, recursive=True)
+    with filesystem(path) as (store, name), suppress(FileNotFoundError):
+        store.rm(name, recursive=True)

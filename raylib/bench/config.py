@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, get_args
 
+from raylib import storage
 from raylib.bench.protocol import Precision, Tower
 from raylib.bench.runtimes.table import RUNTIMES, check_name
 from raylib.errors import UnknownNameError, UserError
@@ -135,7 +136,7 @@ class BenchConfig(ModelChoice):
             raise UserError("--local runs without Ray and --address names a cluster; leave one of them out")
         if self.local and len(self.node_types) > 1:
             raise UserError(f"--local measures this machine, and --node-types names {len(self.node_types)}; give one")
-        self.output_folder = self.output_folder.removeprefix("file://")
+        self.output_folder = storage.as_path(self.output_folder)
 
     def check_complete(self) -> None:
         """Raises UserError unless there is something to measure, or --summary-only."""

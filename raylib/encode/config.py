@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from raylib import storage
 from raylib.errors import UserError
 from raylib.evaluate.options import EncodeOptions
 from raylib.models.protocol import ModelSpec
@@ -76,10 +77,10 @@ class EncodeConfig(EncodeOptions):
         """Split comma lists and check what can be checked without loading anything. Raises UserError."""
         self.model, self.text_column = name_list(self.model), name_list(self.text_column)
         self.input = [self.input] if isinstance(self.input, str) else list(self.input)
-        self.input = [path.removeprefix("file://") for path in self.input]
+        self.input = [storage.as_path(path) for path in self.input]
         for name in ("output", "store"):
             value = getattr(self, name)
-            setattr(self, name, value.removeprefix("file://") if value is not None else None)
+            setattr(self, name, storage.as_path(value) if value is not None else None)
         at_least_one(self, ("limit", "dpi"))
         self.check_encoding()
         if self.allow_errors < 0:

@@ -7,9 +7,10 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from raylib.copies import local_copy
 from raylib.errors import UserError
 from raylib.evaluate.pixel_files import IMAGE_SUFFIXES
-from raylib.storage import is_remote
+from raylib.storage import find_matching, is_remote, join
 
 KINDS = {
     **dict.fromkeys(IMAGE_SUFFIXES, "image"),
@@ -27,16 +28,18 @@ KINDS = {
 
 @dataclass(frozen=True)
 class InputFile:
-    """path: where it lies. name: what ids of its contents begin with. kind: a value of KINDS."""
+    """path: where it lies. name: what ids of its contents begin with. kind: a value of KINDS. origin: its URL, where
+    path is a copy."""
 
     path: str
     name: str
     kind: str
+    origin: str | None = None
 
     @property
     def source(self) -> str:
-        """The path as text that every file can hold."""
-        return printable(self.path)
+        """The path, or the URL, as text that every file can hold."""
+        return printable(self.origin or self.path)
 
 
 @dataclass
@@ -50,26 +53,30 @@ class Inputs:
 def find_inputs(asked: Sequence[str], leave_out: Sequence[str] = ()) -> Inputs:
     """The files behind --input. Files of a folder come in the order of their paths from it, which are their names; a
     file that is given by itself goes by its base name. Hidden files are left out, and so are the folders `leave_out`.
+    What lies in a bucket is copied to this node first.
 
     Raises UserError for what is not there, for a file of a kind that is not read, and where no file is left.
     """
     found = Inputs()
     seen: set[str] = set()
-    hidden = {os.path.realpath(folder) for folder in leave_out}
+    hidden = {os.path.realpath(folder) for folder in leave_out if not is_remote(folder)}
     for text in asked:
-        for path in _expanded(text):
+        for path, url in _expanded(text, leave_out):
             inside = _walk(path, hidden) if os.path.isdir(path) else [(path, os.path.basename(path))]
             for full, name in inside:
                 if (absolute := os.path.abspath(full)) in seen:
                     continue
                 seen.add(absolute)
                 kind = KINDS.get(os.path.splitext(name)[1].lower())
+                origin = None if url is None else join(url, name) if os.path.isdir(path) else url
                 if kind is not None:
-                    found.files.append(InputFile(full, printable(name), kind))
+                    found.files.append(InputFile(full, printable(name), kind, origin))
                 elif os.path.isdir(path):
-                    found.skipped.append(printable(full))
+                    found.skipped.append(printable(origin or full))
                 else:
-                    raise UserError(f"--input {full}: this kind of file is not read; expected {', '.join(KINDS)}")
+                    raise UserError(
+                        f"--input {origin or full}: this kind of file is not read; expected {', '.join(KINDS)}"
+                    )
     if not found.files:
         also = f"; {len(found.skipped)} files of other kinds are there" if found.skipped else ""
         raise UserError(f"no file to read in --input {', '.join(asked)}: expected {', '.join(KINDS)}{also}")
@@ -81,17 +88,20 @@ def printable(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "replace")
 
 
-def _expanded(text: str) -> list[str]:
-    """A path that is there, or what a pattern matches."""
+def _expanded(text: str, leave_out: Sequence[str]) -> list[tuple[str, str | None]]:
+    """A path that is there, or what a pattern matches; with the URL of what it is a copy of."""
     if is_remote(text):
-        raise UserError(f"--input {text}: inputs are read from local disks; copy or mount it")
+        urls = find_matching(text) if glob.has_magic(text) else [text.rstrip("/")]
+        if not urls:
+            raise UserError(f"--input {text} matches nothing")
+        return [(local_copy(url, [folder for folder in leave_out if is_remote(folder)]), url) for url in urls]
     path = os.path.expanduser(text)
     if os.path.exists(path):
-        return [path]
+        return [(path, None)]
     matches = sorted(glob.glob(path, recursive=True))
     if not matches:
         raise UserError(f"--input {text} does not exist" + (", and matches nothing" if glob.has_magic(text) else ""))
-    return matches
+    return [(match, None) for match in matches]
 
 
 def _walk(folder: str, leave_out: set[str]) -> Iterator[tuple[str, str]]:

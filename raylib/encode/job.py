@@ -69,7 +69,7 @@ class EncodeJob:
         """What `run` would encode. Writes nothing."""
         with self._planned() as (planned, inputs):
             return {
-                "model": planned.encoder.spec.name,
+                "model": planned.encoder.spec.asked,
                 **planned.counts(self._shelf(planned)),
                 "bad": planned.bad_contents(),
                 "skipped": inputs.skipped,
@@ -205,12 +205,12 @@ class EncodeJob:
         if not good:
             raise ModelError("no content could be encoded")
         late = encoder.similarity == "maxsim"
-        about = {"model": encoder.spec.name, "fingerprint": encoder.fingerprint, "similarity": encoder.similarity}
+        about = {"model": encoder.spec.asked, "fingerprint": encoder.fingerprint, "similarity": encoder.similarity}
         aside = None if storage.is_remote(config.output_folder) else config.output_folder
         keys: Any = [planned.keys[i] for i in good]
         with self._timed("write"), in_order(shelf, keys, np.dtype(config.output_dtype), aside) as vectors:
             if not late and not vectors.is_dense:
-                raise ModelError(f"{encoder.spec.name} compares by {encoder.similarity} and gave several vectors")
+                raise ModelError(f"{encoder.spec.asked} compares by {encoder.similarity} and gave several vectors")
             ids, sources = [contents.ids[i] for i in good], [contents.source_of(i) for i in good]
             files = write_vectors(
                 VectorTable(ids, sources, vectors, late, {**about, "role": config.role}),

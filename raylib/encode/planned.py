@@ -85,7 +85,7 @@ class Planned:
                 continue
             left_out = [name for name in fields if name not in read]
             if left_out:
-                self.unread.append(f"{encoder.spec.name} does not read the {left_out[0]} beside {len(rows)} contents")
+                self.unread.append(f"{encoder.spec.asked} does not read the {left_out[0]} beside {len(rows)} contents")
         if len(self.unreadable) > refused:
             return
         for position, key in zip(positions, self.plan.add(source, context_of(encoder, role)), strict=True):
@@ -119,7 +119,7 @@ class Planned:
     ) -> EncodeReport:
         """Encode what the shelf lacks, and tell how far it is. counts: as `counts` gave them. limits: None where they
         are to be found by trying. Contents that turn out to be bad are then in `bad`."""
-        name, missing = self.encoder.spec.name, counts["distinct"] - counts["stored"]
+        name, missing = self.encoder.spec.asked, counts["distinct"] - counts["stored"]
         if not missing:
             reporter.say(f"{name}: all {counts['distinct']} contents are in the store")
             return EncodeReport()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
+from raylib.copies import local_copy
 from raylib.encode.config import EncodeConfig
 from raylib.encode.image_files import Place
 from raylib.encode.inputs import InputFile
@@ -207,7 +208,7 @@ def _row_item(file: InputFile, name: str, row: Mapping[str, Any], columns: Colum
             return Item(ascii(name), file.source, error=SURROGATE)
     try:
         text = _text(row, columns.text)
-        image = _image(row[columns.image], file.path) if columns.image is not None else None
+        image = _image(row[columns.image], file) if columns.image is not None else None
     except BadContentError as error:
         return Item(name, file.source, error=str(error))
     return Item(name, file.source, text=text, image=image)
@@ -226,7 +227,7 @@ def _text(row: Mapping[str, Any], columns: Sequence[str]) -> str | None:
     return found[0][1] if len(columns) == 1 else " ".join(value for _, value in found).strip()
 
 
-def _image(value: Any, table: str) -> bytes | Place | None:
+def _image(value: Any, table: InputFile) -> bytes | Place | None:
     """An image cell: bytes, {"bytes", "path"} as `datasets` stores it, or a path from the table's folder."""
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
@@ -235,5 +236,16 @@ def _image(value: Any, table: str) -> bytes | Place | None:
     if isinstance(value, bytes):
         return value
     if isinstance(value, str):
-        return PixelFile.at(os.path.join(os.path.dirname(table), value)), None
+        return PixelFile.at(_beside(table, value)), None
     raise BadContentError(f"its image is {type(value).__name__}; expected encoded bytes or a path")
+
+
+def _beside(table: InputFile, value: str) -> str:
+    """The file of a path from the table's folder; of a table in a bucket that was given by itself, a copy."""
+    path = os.path.join(os.path.dirname(table.path), value)
+    if table.origin is None or os.path.exists(path):
+        return path
+    try:
+        return local_copy(f"{table.origin.rpartition('/')[0]}/{value}")
+    except UserError as error:
+        raise BadContentError(str(error)) from error

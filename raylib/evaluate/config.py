@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from raylib import storage
 from raylib.errors import UserError
 from raylib.evaluate.options import EncodeOptions
 from raylib.placement import at_least_one, name_list
@@ -96,7 +97,7 @@ class EvaluateConfig(EncodeOptions):
             setattr(self, name, name_list(getattr(self, name)))
         for name in ("data_root", "output_folder", "store", "image_dir"):
             value = getattr(self, name)
-            setattr(self, name, value.removeprefix("file://") if value is not None else None)
+            setattr(self, name, storage.as_path(value) if value is not None else None)
         at_least_one(self, ("limit", "parallel_models"))
         self.check_encoding()
         if self.allow_errors < 0:

@@ -136,7 +136,7 @@ class EvaluateJob:
                             self._finish(run, scorer)
                     else:
                         scoring |= self._score(encoding.pop(future), future, scorer)
-        results = {run.spec.name: run.task_results for run in runs}
+        results = {run.spec.asked: run.task_results for run in runs}
         return Outcome([*self.unmade, *(run.summary for run in runs)], results, self.load_failures)
 
     @contextmanager
@@ -194,7 +194,7 @@ class EvaluateJob:
             requested, distinct, stored = run.plan_counts() if planned else (0, 0, 0)
             rows.append(
                 {
-                    "model": run.spec.name,
+                    "model": run.spec.asked,
                     "requested": requested,
                     "contents": distinct,
                     "stored": stored,

@@ -53,7 +53,7 @@ class ModelRun:
         self.task_results: list[TaskResult] = []
         ran = config.as_dict() | self.spec.options()  # an adapter named as a model ran as its base with an adapter
         self.summary = RunSummary(
-            self.spec.name, list(config.benchmarks or config.tasks), config=ran, untrained=self.untrained
+            self.spec.asked, list(config.benchmarks or config.tasks), config=ran, untrained=self.untrained
         )
         self.store_model: StoreModel | None = None
         self._exact = ExactRunModel(model, make_exact) if config.exact_mteb else None
@@ -71,7 +71,7 @@ class ModelRun:
 
     @property
     def untrained(self) -> bool:
-        return "untrained" in self.spec.name
+        return "untrained" in self.spec.asked
 
     @property
     def fingerprint(self) -> str:
@@ -99,7 +99,7 @@ class ModelRun:
                 self.store_model = self._store_model({})
             elif not self.config.search_options().exact:
                 raise ModelError(
-                    f"{self.spec.name} searches by itself; leave out --index, --candidates, --token-pooling"
+                    f"{self.spec.asked} searches by itself; leave out --index, --candidates, --token-pooling"
                 )
         except Exception as error:
             return self._failed(error)
@@ -124,9 +124,9 @@ class ModelRun:
             reason = loaded.refusal(self.model, self.meta.modalities)
             if reason is not None:
                 self.summary.tasks_skipped.append({"task_name": loaded.name, "reason": reason})
-                self.reporter.say(f"– {self.spec.name}  {loaded.name} skipped: {reason}")
+                self.reporter.say(f"– {self.spec.asked}  {loaded.name} skipped: {reason}")
         if len(self.summary.tasks_skipped) == len(tasks):
-            raise ModelError(f"{self.spec.name} can do none of the tasks")
+            raise ModelError(f"{self.spec.asked} can do none of the tasks")
 
     def _tasks(self, tasks: Sequence[LoadedTask]) -> list[LoadedTask]:
         skipped = {entry["task_name"] for entry in self.summary.tasks_skipped}
@@ -155,13 +155,13 @@ class ModelRun:
         self._timeline.reused("encode", stored)
         self.summary.contents = {"planned": distinct, "reused": stored, "encoded": 0, "failed": 0}
         if distinct == stored:
-            self.reporter.say(f"{self.spec.name}: all {distinct} contents are in the store")
+            self.reporter.say(f"{self.spec.asked}: all {distinct} contents are in the store")
             return
         note = f", {stored} of {distinct} are in the store" if stored else ""
-        self.reporter.say(f"{self.spec.name}: encoding {distinct - stored} contents{note}")
+        self.reporter.say(f"{self.spec.asked}: encoding {distinct - stored} contents{note}")
         if self.config.limits is None:
             self._limits = self._found_limits(plan, model)
-        with self.reporter.stage(f"encode {self.spec.name}", distinct - stored) as progress:
+        with self.reporter.stage(f"encode {self.spec.asked}", distinct - stored) as progress:
             model.stage = stage_with(self._until_stopped(progress))
             try:
                 model.encode_missing(plan)
@@ -177,7 +177,7 @@ class ModelRun:
         self._timings["find_batch"] = time.perf_counter() - start
         for fields, limit in found.items():
             bound = f"{limit.tokens} tokens" if limit.tokens else f"{limit.contents} contents"
-            self.reporter.say(f"{self.spec.name}: batches of {bound} for {' and '.join(fields)}")
+            self.reporter.say(f"{self.spec.asked}: batches of {bound} for {' and '.join(fields)}")
         return found
 
     def _until_stopped(self, progress: Progress) -> Progress:
@@ -186,7 +186,7 @@ class ModelRun:
         def advance(n: int, bad: int = 0) -> None:
             progress(n, bad)
             if self.stopping:
-                raise ModelError(f"{self.spec.name}: interrupted")
+                raise ModelError(f"{self.spec.asked}: interrupted")
 
         return advance
 
@@ -205,7 +205,7 @@ class ModelRun:
         self.summary.contents = {**self.summary.contents, "encoded": report.encoded, "failed": len(bad)}
         if bad:
             shown = "\n".join(f"  {b.source} {b.item_id}: {b.reason}" for b in bad[:10])
-            self.reporter.warn(f"{self.spec.name}: {len(bad)} contents could not be encoded\n{shown}")
+            self.reporter.warn(f"{self.spec.asked}: {len(bad)} contents could not be encoded\n{shown}")
             self.store_model.allow_bad = len(bad) <= self.config.allow_errors
         write_errors(result_folder(self.config.output_folder, self.meta), bad)
         return True
@@ -288,12 +288,12 @@ class ModelRun:
             self.summary.search[loaded.name] = quality
         metric = loaded.task.metadata.main_score
         told = f"{metric} {result.get_score():.4f}  ({took}{quality_line(quality)})"
-        self.reporter.say(f"✓ {self.spec.name}  {loaded.name}  {told}")
+        self.reporter.say(f"✓ {self.spec.asked}  {loaded.name}  {told}")
 
     def _task_failed(self, loaded: LoadedTask, error: Exception) -> None:
         text = str(error) if isinstance(error, RaylibError) else f"{type(error).__name__}: {error}"
         self.summary.tasks_failed.append({"task_name": loaded.name, "error": text})
-        self.reporter.warn(f"✗ {self.spec.name}  {loaded.name}: {text}")
+        self.reporter.warn(f"✗ {self.spec.asked}  {loaded.name}: {text}")
 
     def close(self, release: Callable[[EncodeStage], None]) -> None:
         """Give back what requests in this process were answered with."""
@@ -315,12 +315,12 @@ class ModelRun:
         self.summary.groups = summary_groups({result.task_name: result.get_score() for result in self.task_results})
         path = self.summary.write(self.config.output_folder)
         if self.summary.status != "success":
-            self.reporter.warn(f"✗ {self.spec.name}: {self.summary.status}; see {path}")
+            self.reporter.warn(f"✗ {self.spec.asked}: {self.summary.status}; see {path}")
 
     def _failed(self, error: BaseException) -> bool:
         known = isinstance(error, RaylibError)
         self.summary.error = str(error) if known else f"{type(error).__name__}: {error}"
-        self.reporter.warn(f"✗ {naming(self.spec.name, self.summary.error)}")
+        self.reporter.warn(f"✗ {naming(self.spec.asked, self.summary.error)}")
         return False
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from raylib.errors import UserError
 from raylib.evaluate.results import LOCAL_REVISION, PART_REVISION, ResultRecord, read_records
-from raylib.storage import is_remote, join, read_text
+from raylib.storage import filesystem, is_remote, join, read_text
 
 _UNUSABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, RecursionError)
 """What reading a file of unknown making can raise."""
@@ -134,13 +134,12 @@ def _model_metas(folder: str | Path, paths: list[str], problems: list[Problem]) 
 
 def _json_files(folder: str | Path) -> list[str]:
     """Full paths of the finished .json files under `folder`, sorted; hidden files and folders are left out."""
-    import fsspec
-
-    filesystem, root = fsspec.core.url_to_fs(str(folder))
-    if not filesystem.isdir(root):
-        raise UserError(f"there is no folder {folder}; give one that holds results, the --output-folder of a run.")
+    with filesystem(folder) as (store, root):
+        if not store.isdir(root):
+            raise UserError(f"there is no folder {folder}; give one that holds results, the --output-folder of a run.")
+        paths = store.find(root)
     found = []
-    for path in filesystem.find(root):
+    for path in paths:
         inside = path.removeprefix(root.rstrip("/") + "/")
         if inside.endswith(".json") and not any(part.startswith(".") for part in inside.split("/")):
             found.append(join(folder, inside))

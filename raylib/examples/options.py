@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from raylib import storage
+
 
 @dataclass
 class DataOptions:
@@ -33,4 +35,4 @@ class DataOptions:
     def take_data(self) -> None:
         """Paths as the readers take them; one path may stand for a list of it."""
         data = [self.data] if isinstance(self.data, str) else self.data
-        self.data = [path.removeprefix("file://") for path in data]
+        self.data = [storage.as_path(path) for path in data]

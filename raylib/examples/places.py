@@ -10,9 +10,11 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from raylib.copies import local_copy as copy_of
 from raylib.errors import UserError
 from raylib.evaluate.contents import BadContentError
 from raylib.evaluate.pixel_files import IMAGE_SUFFIXES
+from raylib.storage import is_remote
 from raylib.tasks.cache import versioned_view
 from raylib.tasks.local_data import find_copy
 from raylib.tasks.mmeb_images import Images, find_images
@@ -52,7 +54,12 @@ class Places:
 
     @classmethod
     def of(cls, root: str, data_root: str | None) -> Places:
-        """data_root: `root` where None. Raises UserError for a root that is not there."""
+        """data_root: `root` where None. Data sets below it are copied to this node where it is in a bucket; images are
+        read there, one by one. Raises UserError for a root that is not there."""
+        if data_root is not None and is_remote(data_root):
+            data_root = copy_of(data_root)
+        if is_remote(root):
+            return cls(root.rstrip("/"), data_root or "", _images=Images.in_bucket(root.rstrip("/")))
         root = os.path.abspath(os.path.expanduser(root))
         if not os.path.isdir(root) and not root.lower().endswith(".zip"):
             raise UserError(
@@ -102,9 +109,7 @@ class Places:
             raise BadContentError(
                 f"the image path {name!r} leads out of --root {self.root}; give a folder above it as --root"
             ) from None
-        if self._images.members is None:
-            return path if os.path.isfile(path) else None
-        return path if path.removeprefix("zip://").partition("::")[0] in self._images.members else None
+        return path if self._images.holds(path) else None
 
     def _hub_item(self, name: str) -> TableItem:
         match = _HUB_ITEM.fullmatch(name)

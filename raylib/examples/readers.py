@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raylib import storage
+from raylib.copies import local_copy as copy_of
 from raylib.errors import UserError
 from raylib.examples.forms import EXPECTED, Embedded, is_known
 from raylib.examples.places import Places, TableItem, image_columns, local_copy, open_split, undecoded
@@ -47,15 +48,13 @@ def read_rows(
 
     A folder is a data set as the hub has it (with README.md; each of its configs is a data set), one that
     `save_to_disk` wrote, or holds .parquet and .jsonl files, by themselves or in a folder for each data set; the
-    split of a file is how its name begins, up to the first "-". Raises UserError for what is none of these, for a split
-    that is not there, and for tables in no known form.
+    split of a file is how its name begins, up to the first "-". What lies in a bucket is copied to this node. Raises
+    UserError for what is none of these, for a split that is not there, and for tables in no known form.
     """
     names = [os.path.basename(os.path.normpath(path)) for path in data]
     for path, short in zip(data, names, strict=True):
         name = path if names.count(short) > 1 else short
-        full = os.path.abspath(os.path.expanduser(path))
-        if storage.is_remote(path):
-            raise UserError(f"--data {path}: training data is read from local files; copy it to this machine")
+        full = copy_of(path) if storage.is_remote(path) else os.path.abspath(os.path.expanduser(path))
         if os.path.isdir(full):
             yield from _folder(full, name, split, places)
         elif not os.path.exists(full):

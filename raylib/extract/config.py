@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from raylib import storage
 from raylib.errors import UserError
 from raylib.extract.layers import DEFAULT_LAYERS, check_layers
 from raylib.models.protocol import ModelSpec
@@ -101,7 +102,7 @@ class ExtractConfig(Placement):
         """Check what can be checked without loading anything. Raises UserError."""
         for name in ("vqa_dataset", "images_dir", "output_dir"):
             value = getattr(self, name)
-            setattr(self, name, value.removeprefix("file://") if value is not None else None)
+            setattr(self, name, storage.as_path(value) if value is not None else None)
         check_layers(self.layers)
         at_least_one(self, ("checkpoint_interval", "max_new_tokens"))
         if self.batch_size != "auto":

@@ -61,7 +61,7 @@ class Extractor:
     @classmethod
     def of(cls, config: ExtractConfig) -> Extractor:
         tokens = config.max_new_tokens if config.generate else None
-        return cls(config.spec, config.layers, config.boundary, tokens, config.cache_dir)
+        return cls(config.spec.here(), config.layers, config.boundary, tokens, config.cache_dir)
 
     def __post_init__(self) -> None:
         dtype_name(self.spec)

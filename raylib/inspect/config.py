@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from raylib import storage
 from raylib.errors import UserError
 
 
@@ -66,4 +67,4 @@ class InspectConfig:
             raise UserError("--order changed compares two models; add --compare-with MODEL")
         for name in ("results", "data_root", "output"):
             value = getattr(self, name)
-            setattr(self, name, value.removeprefix("file://") if value is not None else None)
+            setattr(self, name, storage.as_path(value) if value is not None else None)

@@ -37,14 +37,13 @@ class ModelFolder:
 
 def models_with_details(results: str) -> list[ModelFolder]:
     """Every model under `results` that has details of a task, by name. Raises UserError where there is none."""
-    import fsspec
-
-    filesystem, root = fsspec.core.url_to_fs(results)
-    if not filesystem.isdir(root):
-        raise UserError(f"there is no folder {results}; give the --output-folder of a raylib evaluate run")
     folders: dict[str, dict[str, str]] = {}
-    places = [f"{root.rstrip('/')}/*/*/{options}{FOLDER}/*/rankings.parquet" for options in ("", "experiments/*/")]
-    for path in sorted(path for place in places for path in filesystem.glob(place)):
+    with storage.filesystem(results) as (store, root):
+        if not store.isdir(root):
+            raise UserError(f"there is no folder {results}; give the --output-folder of a raylib evaluate run")
+        places = [f"{root.rstrip('/')}/*/*/{options}{FOLDER}/*/rankings.parquet" for options in ("", "experiments/*/")]
+        paths = sorted(path for place in places for path in store.glob(place))
+    for path in paths:
         inside = path.removeprefix(root.rstrip("/") + "/").split("/")
         folder, task = "/".join(inside[:-3]), inside[-2]
         folders.setdefault(folder, {})[task] = details_folder(storage.join(results, folder), task)

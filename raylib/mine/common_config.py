@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from raylib import storage
 from raylib.errors import UnknownNameError, UserError
 from raylib.evaluate.batching import BatchLimits
 from raylib.examples.options import DataOptions
@@ -68,7 +69,7 @@ class MineConfig(DataOptions, Placement, ModelOptions, ABC):
         self.take_data()
         for name in ("output", "store"):
             value = getattr(self, name)
-            setattr(self, name, value.removeprefix("file://") if value is not None else None)
+            setattr(self, name, storage.as_path(value) if value is not None else None)
         self.check_placement()
         at_least_one(self, ("limit", "candidates", "max_batch_tokens"))
         if self.encode_batch_size != "auto":

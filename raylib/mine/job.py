@@ -263,7 +263,7 @@ def facts_for_summary(facts: SearchFacts) -> dict[str, Any]:
 def _within(file: str, data: str) -> bool:
     """Whether a file is, or lies in, what --data names."""
     if storage.is_remote(file) or storage.is_remote(data):
-        return file == data
+        return file == data or file.startswith(data.rstrip("/") + "/")
     file, data = os.path.realpath(file), os.path.realpath(data)
     return file == data or file.startswith(data.rstrip(os.sep) + os.sep)
 

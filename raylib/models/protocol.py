@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from raylib.copies import local_copy
 from raylib.errors import UnsupportedOptionError
+from raylib.storage import is_remote
 from raylib.types import Batch, Embeddings, EncodeContext, Role, Similarity, Tensors
 
 if TYPE_CHECKING:
@@ -58,10 +60,31 @@ class ModelSpec:
     runtime: str | None = None
     precision: str | None = None
     endpoint: str | None = None
+    copied: tuple[tuple[str, str], ...] = ()
+    """(option, URL) of each that was given as a folder in a bucket: the option is then the path of this node's copy,
+    which a spec that arrives on another node has there."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__dict__.update({option: local_copy(url) for option, url in self.copied})
+
+    def here(self) -> ModelSpec:
+        """The same with copies of what is in a bucket. Raises what `local_copy` raises."""
+        given = {option: getattr(self, option) for option in ("name", "adapter")}
+        remote = {option: url for option, url in given.items() if url is not None and is_remote(url)}
+        if not remote or self.endpoint is not None:
+            return self
+        copies: dict[str, Any] = {option: local_copy(url) for option, url in remote.items()}
+        return dataclasses.replace(self, **copies, copied=tuple(remote.items()))
+
+    @property
+    def asked(self) -> str:
+        """The name as a user wrote it."""
+        return dict(self.copied).get("name", self.name)
 
     def given(self) -> dict[str, Any]:
         """The options that were set and that a family may not have, by name."""
-        general = ("name", "revision", "family", "device", "trust_remote_code", "endpoint")
+        general = ("name", "revision", "family", "device", "trust_remote_code", "endpoint", "copied")
         values = {f.name: (getattr(self, f.name), f.default) for f in dataclasses.fields(self)}
         values["runtime"] = (None if self.runtime == "torch" else self.runtime, None)
         return {name: value for name, (value, default) in values.items() if name not in general and value != default}

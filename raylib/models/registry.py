@@ -29,12 +29,13 @@ SENTENCE, BGE_M3 = "sentence-transformers", "bge-m3"
 def resolve(spec: ModelSpec) -> Encoder | SearchModel:
     """The model that `spec` names. Loads no weights; a factory may be called, once per process.
 
-    With an endpoint, the encoder that asks it. Else in this order: `module:factory`; a local directory, or a file of
-    ColIntern heads; a name in raylib's table; a name in MTEB's registry; a model in the local hub cache whose
-    config.json selects a family. With a runtime that runs graphs, the encoder that exports what that gives. Raises
-    UnknownNameError with the nearest names, UnsupportedOptionError for an option
-    that the model does not have, UserError for a damaged or missing directory.
+    With an endpoint, the encoder that asks it. Else in this order: `module:factory`; a directory, local or in a bucket,
+    or a file of ColIntern heads; a name in raylib's table; a name in MTEB's registry; a model in the local hub cache
+    whose config.json selects a family. With a runtime that runs graphs, the encoder that exports what that gives.
+    Raises UnknownNameError with the nearest names, UnsupportedOptionError for an option that the model does not have,
+    UserError for a damaged or missing directory.
     """
+    spec = spec.here()
     if check_runtime(spec) and spec.endpoint is None:
         return exported(spec, resolve)
     if spec.endpoint is not None:

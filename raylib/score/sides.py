@@ -125,17 +125,13 @@ def _model_folder(output: str, model: str) -> str:
 
 
 def _is_folder(path: str) -> bool:
-    import fsspec
-
-    filesystem, name = fsspec.core.url_to_fs(path)
-    return filesystem.isdir(name)
+    with storage.filesystem(path) as (store, name):
+        return store.isdir(name)
 
 
 def _find(folder: str, pattern: str) -> list[str]:
     """Paths under `folder` that match, sorted."""
-    import fsspec
-
-    filesystem, root = fsspec.core.url_to_fs(folder)
-    root = root.rstrip("/")
-    found = [str(path) for path in filesystem.glob(f"{root}/{pattern}")]
+    with storage.filesystem(folder) as (store, root):
+        root = root.rstrip("/")
+        found = [str(path) for path in store.glob(f"{root}/{pattern}")]
     return sorted(storage.join(folder, path.removeprefix(root + "/")) for path in found)

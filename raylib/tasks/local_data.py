@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from raylib import storage
+from raylib.copies import local_copy
 from raylib.errors import UserError
 from raylib.tasks.cache import versioned_view
 
@@ -52,13 +54,17 @@ def mark_local(task: AbsTask, folder: str) -> None:
 
 def find_copy(hub_path: str, root: str) -> tuple[str | None, list[str]]:
     """(the folder below `root` with a copy of a data set of the hub, None where there is none; where it may be, by its
-    whole name or without its owner)."""
+    whole name or without its owner). One in a bucket is copied to this node."""
     tried = [os.path.join(root, hub_path), os.path.join(root, hub_path.rpartition("/")[2])]
+    if storage.is_remote(root):
+        found = next((url for url in tried if storage.find_files(url)), None)
+        return (None if found is None else local_copy(found)), tried
     return next(filter(os.path.isdir, tried), None), tried
 
 
 def _local_folder(task: AbsTask, hub_path: str, data_root: str) -> str:
-    folder, tried = find_copy(hub_path, os.path.abspath(os.path.expanduser(data_root)))
+    root = data_root if storage.is_remote(data_root) else os.path.abspath(os.path.expanduser(data_root))
+    folder, tried = find_copy(hub_path, root)
     if folder is not None:
         return folder
     raise UserError(

@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from raylib import storage
+from raylib.copies import local_copy
 from raylib.errors import UserError
 from raylib.tasks.mmeb_images import Images, find_images, where_expected
 from raylib.tasks.mmeb_table import HUB_PATH
@@ -53,10 +55,14 @@ class SubsetData:
 
 
 def local_folder(data_root: str, subset: str) -> str:
-    """The folder of MMEB-eval under `data_root`, or `data_root` itself. Raises UserError where it lacks the subset."""
-    root = os.path.abspath(os.path.expanduser(data_root))
+    """The folder of MMEB-eval under `data_root`, or `data_root` itself; of one in a bucket a copy. Raises UserError
+    where it lacks the subset."""
+    remote = storage.is_remote(data_root)
+    root = data_root.rstrip("/") if remote else os.path.abspath(os.path.expanduser(data_root))
     tried = [os.path.join(root, HUB_PATH), os.path.join(root, HUB_PATH.rpartition("/")[2]), root]
     for folder in tried:
+        if remote and storage.list_files(storage.join(folder, subset), ".parquet"):
+            return local_copy(folder)
         if _parquet_files(os.path.join(folder, subset)):
             return folder
     places = " nor in ".join(os.path.join(folder, subset) for folder in tried)

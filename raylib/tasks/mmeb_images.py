@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath, PureWindowsPath
 
+from raylib import storage
 from raylib.errors import UserError
-from raylib.tasks.rows import in_zip
+from raylib.tasks.rows import in_zip, zip_members
 
 _BESIDE = ("images", "eval_images", "images.zip", "eval_images.zip")
 """Where they are looked for in the data set's folder: what the hub has, and what its instructions unpack it to."""
@@ -19,10 +19,22 @@ _INSIDE = ("", "images/", "eval_images/")
 
 @dataclass(frozen=True)
 class Images:
-    """root: a folder, or a zip file. members: the names inside the zip; None for a folder."""
+    """root: a folder, or a zip file, local or in a bucket. members: the names inside the zip, or of the folder in a
+    bucket; None for a local folder."""
 
     root: str
     members: frozenset[str] | None = field(default=None, repr=False)
+    zipped: bool = False
+
+    @classmethod
+    def in_bucket(cls, url: str) -> Images:
+        """Of a folder or a zip, listed here once. Raises UserError where there is neither."""
+        if url.lower().endswith(".zip"):
+            return _opened(url)
+        names = frozenset(storage.find_files(url))
+        if not names:
+            raise UserError(f"{url} holds no files; expected a folder of images or a .zip of them")
+        return cls(url, names)
 
     def path(self, name: str, row: str) -> str:
         """The path of one image, that `raylib.tasks.rows.read_bytes` and `datasets` open. row: for messages.
@@ -36,11 +48,18 @@ class Images:
                 return self._full(before + name)
         return self._full(name)
 
+    def holds(self, path: str) -> bool:
+        """Whether the image is there, of which `path` gave the path."""
+        if self.members is None:
+            return os.path.isfile(path)
+        inside = path.removeprefix("zip://").partition("::")[0] if self.zipped else path.removeprefix(f"{self.root}/")
+        return inside in self.members
+
     def _has(self, name: str) -> bool:
         return os.path.isfile(os.path.join(self.root, name)) if self.members is None else name in self.members
 
     def _full(self, name: str) -> str:
-        return os.path.join(self.root, name) if self.members is None else in_zip(self.root, name)
+        return in_zip(self.root, name) if self.zipped else os.path.join(self.root, name)
 
 
 def find_images(data_folder: str, image_dir: str | None = None) -> Images | None:
@@ -49,6 +68,8 @@ def find_images(data_folder: str, image_dir: str | None = None) -> Images | None
     if image_dir is None:
         found = [os.path.join(data_folder, name) for name in _BESIDE]
         return next((_opened(path) for path in found if os.path.exists(path)), None)
+    if storage.is_remote(image_dir):
+        return Images.in_bucket(image_dir.rstrip("/"))
     path = os.path.abspath(os.path.expanduser(image_dir))
     if not os.path.exists(path):
         raise UserError(f"--image-dir {image_dir} does not exist; expected a folder of images or a .zip of them")
@@ -64,9 +85,8 @@ def _opened(path: str) -> Images:
     if os.path.isdir(path):
         return Images(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            return Images(path, frozenset(archive.namelist()))
-    except (OSError, zipfile.BadZipFile) as error:
+        return Images(path, frozenset(member.filename for member in zip_members(path)), zipped=True)
+    except OSError as error:
         raise UserError(f"{path} cannot be read ({error}); expected a folder of images or a .zip of them") from error
 
 

@@ -41,10 +41,10 @@ def in_zip(archive: str, member: str) -> str:
 
 
 def read_bytes(path: str) -> bytes:
-    """A local file, or a member of a local zip as `in_zip` names it. Raises OSError for what cannot be read."""
+    """A file, or a member of a zip as `in_zip` names it, local or in a bucket. Raises OSError for what cannot be
+    read."""
     if not path.startswith("zip://"):
-        with open(path, "rb") as stream:
-            return stream.read()
+        return storage.read_bytes(path)
     member, _, archive = path.removeprefix("zip://").partition("::")
     return read_member(archive, member)
 

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from raylib import storage
 from raylib.errors import UnknownNameError, UserError
 from raylib.examples.options import DataOptions
 from raylib.models.options import ModelOptions
@@ -218,7 +219,7 @@ class TrainConfig(DataOptions, Placement, ModelOptions):
         for name in ("matryoshka", "lora_targets", "eval_benchmarks", "eval_tasks", "track"):
             given: Any = getattr(self, name)
             setattr(self, name, name_list([str(x) for x in given] if isinstance(given, list | tuple) else given))
-        self.output_folder = self.output_folder.removeprefix("file://").rstrip("/") or "/"
+        self.output_folder = storage.as_path(self.output_folder).rstrip("/") or "/"
         self.check_placement()
         counts = ("batch_size", "grad_accum", "score_chunk", "epochs", "max_steps", "save_every", "eval_every")
         at_least_one(self, (*counts, "log_every", "head_dim", "lora_r", "limit"))

@@ -120,7 +120,7 @@ def resumed(config: TrainConfig) -> TrainConfig:
     Raises UserError where there is no such run, and for settings that are not those it began with.
     """
     assert config.resume is not None
-    folder = config.resume.removeprefix("file://").rstrip("/") or "/"
+    folder = storage.as_path(config.resume).rstrip("/") or "/"
     about = RunFolder(folder).about()
     if about is None:
         raise UserError(f"--resume {config.resume}: there is no run.json; expected the folder of a run")

@@ -155,11 +155,6 @@ def test_wrong_paths(root):
         read_examples(str(root / "img"), root=str(root))
 
 
-def test_paths_that_are_not_of_this_machine(root):
-    with pytest.raises(UserError, match="training data is read from local files; copy it"):
-        read_examples("s3://bucket/train.jsonl", root=str(root))
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names themselves")
 def test_names_of_files_that_are_no_text(root):
     name = os.fsencode(str(root)) + b"/\xff.jsonl"

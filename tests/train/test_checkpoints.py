@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from raylib import storage
-from raylib.errors import StoreError, UserError
+from raylib.errors import BucketError, StoreError, UserError
 from raylib.train.checkpoints import Checkpoints
 
 
@@ -344,6 +344,6 @@ def test_a_store_that_does_not_answer_is_no_damage(monkeypatch):
 
     monkeypatch.setattr(MemoryFileSystem, "get_file", silent)
     checkpoints, told = opened(folder)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(BucketError, match="no answer"):
         checkpoints.newest()
     assert told == []
