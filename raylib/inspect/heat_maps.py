@@ -84,14 +84,14 @@ class HeatMaps:
         for card in _pages(view):
             if card.document in keys and card.page is not None:
                 size = (card.page.width, card.page.height)
-                one = self.vectors.match(query_TD, self._read[keys[card.document]], size, card.text)
+                one = self.vectors.patches.match(query_TD, self._read[keys[card.document]], size, card.text)
                 if isinstance(one, str):
                     reason = one
                 else:
                     found.append((card, one))
         if not found:
             raise NoHeatMapError(reason)
-        view.words = self.vectors.words(view.text or None, len(query_TD))
+        view.words = self.vectors.patches.words(view.text or None, len(query_TD))
         return found
 
 

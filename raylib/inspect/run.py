@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -30,6 +30,9 @@ from raylib.inspect.results import ModelFolder, choose_model, choose_task, model
 from raylib.inspect.vectors import NoHeatMapError, open_vectors
 from raylib.inspect.view import Chosen
 from raylib.metrics.details import Details, read_details
+
+if TYPE_CHECKING:
+    from mteb.abstasks.abstask import AbsTask
 
 
 @dataclass(frozen=True)
@@ -63,20 +66,15 @@ def inspect_run(config: InspectConfig) -> Written:
     Raises UserError for a model, task, split, subset or measure without details, and where the task's data cannot be
     had. What stands in the way of heat maps only is a note on the page.
     """
-    from raylib.tasks.mmeb_table import PREFIX, options_of
     from raylib.tasks.retrieval_data import load_retrieval
-    from raylib.tasks.selection import select_tasks
 
     models = models_with_details(config.results)
     model = choose_model(models, config.model)
     task_name = choose_task(model, config.task)
     details = _read(model, task_name, config)
-    settings = run_settings(config.results, _fingerprint(details), model)
-    subsets, splits = (sorted(set(details.queries.column(name).to_pylist())) for name in ("subset", "split"))
-    data_root = config.data_root or settings.get("data_root")
-    mmeb = options_of(settings) if task_name.startswith(PREFIX) else None
-    (task,) = select_tasks(tasks=[task_name], languages=subsets, splits=splits, data_root=data_root, mmeb=mmeb)
-    measure = config.measure or _default_measure(details.queries, task.metadata.main_score)
+    settings = run_settings(config.results, fingerprint_of(details), model)
+    task = task_of(task_name, details, settings, config.data_root)
+    measure = config.measure or default_measure(details.queries, task.metadata.main_score)
     values = measure_values(details.queries, measure)
     summary = Summary(
         model.title, task_name, measure, _part(config), config.order, config.top_k, distribution([*values.values()])
@@ -109,13 +107,27 @@ def _read(model: ModelFolder, task: str, config: InspectConfig) -> Details:
     return Details(rankings, queries, found.contents)
 
 
-def _fingerprint(details: Details) -> str:
+def task_of(name: str, details: Details, settings: dict[str, Any], data_root: str | None = None) -> AbsTask:
+    """The task as the run saw it, not loaded: the splits and subsets of its details, from where the run read them.
+    settings: see `run_settings`. Raises UserError for a task that is not known any more."""
+    from raylib.tasks.mmeb_table import PREFIX, options_of
+    from raylib.tasks.selection import select_tasks
+
+    subsets, splits = (sorted(set(details.queries.column(column).to_pylist())) for column in ("subset", "split"))
+    mmeb = options_of(settings) if name.startswith(PREFIX) else None
+    root = data_root or settings.get("data_root")
+    (task,) = select_tasks(tasks=[name], languages=subsets, splits=splits, data_root=root, mmeb=mmeb)
+    return task
+
+
+def fingerprint_of(details: Details) -> str:
     """The encoder's; "" for a model without vectors."""
     metadata = (details.contents.schema.metadata or {}) if details.contents is not None else {}
     return metadata.get(b"fingerprint", b"").decode()
 
 
-def _default_measure(queries: pa.Table, main_score: str) -> str:
+def default_measure(queries: pa.Table, main_score: str) -> str:
+    """The task's main score where it was kept, else one that is much the same. Raises UserError without measures."""
     known = [name for name in queries.column_names if "_at_" in name]
     if not known:
         raise UserError(f"the details have no measure, only {', '.join(queries.column_names)}")

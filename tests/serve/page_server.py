@@ -1,0 +1,220 @@
+"""A small server with the explorer page: its router, and as much of the rest of the interface as the page asks.
+
+Models run in this process and corpora are held in memory; what is under test is the page.
+
+    python -m tests.serve.page_server [PORT] [RUNS] [TOKEN]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from raylib.errors import OverloadedError, UnknownNameError, UserError
+from raylib.models.protocol import Encoder, ModelSpec
+from raylib.models.registry import resolve
+from raylib.search.exact import score
+from raylib.serve.explorer import explorer_router
+from raylib.serve.protocol import Content, Document, Hit, Served
+from raylib.tasks import page_layout, stdlib_cards
+from raylib.types import Embeddings, Role
+
+RETRIEVER, UNTRAINED, DENSE = "raylib/page-retriever-tiny", "raylib/untrained-page-retriever", "raylib/untrained-clip"
+
+
+class LocalEmbedder:
+    """Embeds where it is asked, one call at a time."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self._lock = threading.Lock()
+
+    def now(self, contents: Sequence[Content], role: Role | None) -> Embeddings:
+        from PIL import Image
+
+        context = self.encoder.context(None, role)
+        found = []
+        with self._lock:
+            for content in contents:
+                if content.image is not None:
+                    batch = {"image": [Image.open(io.BytesIO(content.image)).convert("RGB")]}
+                else:
+                    batch = {"text": [content.text]}
+                found.append(self.encoder.encode(batch, context)[0])
+        return Embeddings.from_list(found)
+
+    async def embed(
+        self, contents: Sequence[Content], role: Role | None, seconds: float | None = None
+    ) -> tuple[Embeddings, list[int]]:
+        del seconds
+        found = await asyncio.to_thread(self.now, contents, role)
+        return found, found.token_counts.tolist()
+
+
+class MemoryCorpus:
+    """Searched by scoring everything."""
+
+    def __init__(self, embedder: LocalEmbedder, documents: Sequence[Document]) -> None:
+        self.model, self._similarity = embedder.encoder.spec.name, embedder.encoder.similarity
+        self._documents = {document.id: document for document in sorted(documents, key=lambda one: one.id)}
+        self._vectors = embedder.now([document.content for document in self._documents.values()], "document")
+
+    async def search(
+        self, queries: Embeddings, top_k: int, filters: Mapping[str, Any] | None = None
+    ) -> list[list[Hit]]:
+        scores = score(queries, self._vectors, self._similarity)
+        documents = list(self._documents.values())
+        found = []
+        for row in scores:
+            places = [int(i) for i in np.argsort(-row, kind="stable") if _fits(documents[i], filters or {})]
+            found.append([Hit(documents[i].id, float(row[i]), documents[i].metadata) for i in places[:top_k]])
+        return found
+
+    async def add(self, documents: Sequence[Document], vectors: Embeddings) -> None:
+        raise NotImplementedError
+
+    async def delete(self, ids: Sequence[str]) -> list[str]:
+        raise NotImplementedError
+
+    async def documents(self, ids: Sequence[str]) -> list[Document | None]:
+        return [self._documents.get(one) for one in ids]
+
+    async def ids(self, start: int = 0, count: int = 100) -> list[str]:
+        return list(self._documents)[start : start + count]
+
+    async def vectors(self, ids: Sequence[str]) -> Embeddings:
+        places = list(self._documents)
+        return self._vectors.take([places.index(one) for one in ids])
+
+    async def count(self) -> int:
+        return len(self._documents)
+
+
+def _fits(document: Document, filters: Mapping[str, Any]) -> bool:
+    return all(document.metadata.get(name) == value for name, value in filters.items())
+
+
+def served_of(documents: Sequence[Document], models: Sequence[str]) -> dict[str, Served]:
+    found = {}
+    for name in models:
+        encoder = resolve(ModelSpec(name, device="cpu", dtype="float32"))
+        assert isinstance(encoder, Encoder)
+        embedder = LocalEmbedder(encoder)
+        found[name] = Served(name, embedder, MemoryCorpus(embedder, documents))
+    return found
+
+
+def cards(count: int) -> list[Document]:
+    """The first cards of StdlibCards; metadata: the package that a card is of, and its number."""
+    found, _ = stdlib_cards.build("test")
+    return [
+        Document(
+            card.entry,
+            Content(image=page_layout.to_png(stdlib_cards.draw(card))),
+            {"package": card.entry.partition(".")[0], "number": number},
+        )
+        for number, card in enumerate(found[:count])
+    ]
+
+
+NOTE = Document("notes/a text", Content(text="A document that has no picture, only <b>words</b>."), {"package": "notes"})
+
+
+def application(
+    served: Mapping[str, Served], runs: str | None = None, token: str | None = None, busy: Sequence[str] = ()
+) -> FastAPI:
+    """busy: questions of which the first is refused with 429, once each."""
+    app = FastAPI()
+    refused: set[str] = set()
+
+    @app.middleware("http")
+    async def guard(request: Request, call_next):
+        is_open = request.url.path == "/" or request.url.path.startswith("/assets/")
+        if token and not is_open and request.headers.get("authorization") != f"Bearer {token}":
+            return _error(401, "no valid token")
+        return await call_next(request)
+
+    @app.exception_handler(UserError)
+    async def of_user(_: Request, error: UserError):
+        return _error(404 if isinstance(error, UnknownNameError) else 400, str(error))
+
+    @app.exception_handler(OverloadedError)
+    async def overloaded(_: Request, error: OverloadedError):
+        return _error(429, str(error), {"Retry-After": str(int(error.retry_after_seconds))})
+
+    @app.get("/info")
+    async def info():
+        models = [
+            {
+                "name": name,
+                "similarity": str(one.embedder.encoder.similarity),
+                "modalities": sorted(one.embedder.encoder.modalities),
+                "documents": await one.corpus.count() if one.corpus else None,
+            }
+            for name, one in served.items()
+        ]
+        return {"models": models}
+
+    @app.post("/v1/search")
+    async def search(request: Request):
+        body = await request.json()
+        question = body.get("query")
+        if question in busy and question not in refused:
+            refused.add(question)
+            raise OverloadedError("too much to do", retry_after_seconds=1)
+        image = base64.b64decode(body["image"].partition(",")[2]) if body.get("image") else None
+        one = served[body["model"]]
+        assert one.corpus is not None
+        query, _ = await one.embedder.embed([Content(text=question, image=image)], "query")
+        (hits,) = await one.corpus.search(query, body["top_k"], body.get("filters"))
+        data = [{"id": hit.id, "score": hit.score, "metadata": dict(hit.metadata)} for hit in hits]
+        return {"object": "list", "model": body["model"], "data": data}
+
+    app.include_router(explorer_router(served, runs))
+    return app
+
+
+def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": {"message": message}}, status_code=status, headers=dict(headers or {}))
+
+
+@contextmanager
+def running(app: FastAPI, port: int = 0):
+    """Serves the application from a thread; gives its address."""
+    import socket
+
+    import uvicorn
+
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", port))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=20)
+        listening.close()
+
+
+def main() -> None:
+    port, runs, token = (sys.argv[1:] + [""] * 3)[:3]
+    served = served_of(cards(60), [RETRIEVER, UNTRAINED, DENSE])
+    with running(application(served, runs or None, token or None), int(port or 8000)) as address:
+        print(address, flush=True)
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()
