@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 import urllib.request
 from collections import defaultdict
@@ -15,6 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 import raylib
 from raylib.cluster.metrics import METRICS
 from raylib.models.untrained import build_clip
+from tests.cluster.nodes import ray_nodes
+from tests.cluster.test_driver_killed import ROOT
 from tests.extract.checkpoints import BUILDERS
 from tests.extract.made import images_folder
 from tests.train.made_runs import write_pairs
@@ -125,11 +130,32 @@ def test_extraction_tells_rows(cluster, tmp_path):
 def test_evaluation_tells_tasks_and_hits(cluster, vidore, tmp_path):
     model, task = "tests.toys:late", "Vidore2ESGReportsRetrieval"
     given = {"tasks": [task], "data_root": vidore, "output_folder": str(tmp_path), "workers": 2, "quiet": True}
-    for _ in range(2):
-        outcome = raylib.evaluate(model, overwrite=True, **given)
-        assert outcome.ok
+    assert raylib.evaluate(model, **given).ok
+    outcome = raylib.evaluate(model, overwrite=True, **given)
+    assert outcome.ok
     planned = outcome.summaries[0].contents["planned"]
 
     wait_for(cluster, model, {"contents_total": planned, "store_hits_total": planned})
     wait_for(cluster, model, {"contents_total": 2, "errors_total": 0}, "score")
     assert [stage["name"] for stage in outcome.summaries[0].timeline["stages"]] == ["plan", "encode", "score"]
+
+
+@pytest.mark.slow
+def test_the_price_is_of_the_nodes_labels_and_the_table(tmp_path):
+    (tmp_path / "texts.txt").write_text("one\ntwo\n")
+    (tmp_path / "prices.yaml").write_text("tiny.node: 3600\n")
+    command = [sys.executable, "-m", "raylib.cli", "encode", "--model", "raylib/hashed-ngrams", "--workers", "1"]
+    command += ["--input", str(tmp_path / "texts.txt"), "--output", str(tmp_path / "out")]
+    command += ["--price-table", str(tmp_path / "prices.yaml")]
+    with ray_nodes() as nodes:
+        nodes.add(4, labels={"raylib.io/node-type": "tiny.node"})
+        environment = {**os.environ, "RAY_ADDRESS": nodes.address, "PYTHONPATH": str(ROOT)}
+        run = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    told = json.loads((tmp_path / "out" / "manifest.json").read_text())["timeline"]
+    (encode,) = [stage for stage in told["stages"] if stage["name"] == "encode"]
+    assert encode["cpus"] == 1 and told["usd"] == pytest.approx(encode["seconds"] / 4, abs=0.01), (
+        "a quarter of the node"
+    )
+    assert told["price"] == "tiny.node at $3600 an hour"
+    assert run.stdout.splitlines()[-1].endswith("(tiny.node at $3600 an hour)")
