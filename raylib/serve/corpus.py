@@ -23,11 +23,10 @@ from raylib import storage
 from raylib.errors import UserError
 from raylib.models.protocol import Encoder
 from raylib.serve.coalesce import Coalescer
-from raylib.serve.corpus_base import empty_base, encoded_folder
+from raylib.serve.corpus_base import EncodeMissing, TaskChoice, empty_base, encoded_folder
 from raylib.serve.corpus_filters import check_filters
 from raylib.serve.corpus_log import ChangeLog
 from raylib.serve.corpus_state import State
-from raylib.serve.corpus_tasks import EncodeMissing, TaskChoice, task_base
 from raylib.serve.protocol import Document, Hit
 from raylib.store.embeddings import Shelf
 from raylib.store.manifests import MANIFEST
@@ -79,6 +78,8 @@ def open_corpus(
     elif storage.exists(storage.join(name, MANIFEST)):
         base = encoded_folder(name, encoder)
     else:
+        from raylib.serve.corpus_tasks import task_base  # it imports mteb, which takes seconds
+
         base = task_base(choice, encoder, shelf, encode_missing)
     for note in base.notes:
         _logger.warning("corpus %s: %s", name, note)

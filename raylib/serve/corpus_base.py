@@ -13,13 +13,31 @@ from typing import Any
 import numpy as np
 
 from raylib.errors import UserError
+from raylib.evaluate.plan import Plan
 from raylib.models.protocol import Encoder
 from raylib.serve.protocol import Content
+from raylib.store.embeddings import Shelf
 from raylib.types import Embeddings, EncodeContext, Role
 
 Piece = tuple[np.ndarray, Embeddings]
 
 _ROLES: tuple[Role, ...] = ("query", "document")
+
+
+EncodeMissing = Callable[[Plan, Shelf], None]
+"""Encodes what of a plan the shelf lacks, as far as it can."""
+
+
+@dataclass(frozen=True)
+class TaskChoice:
+    """name: of a benchmark or task. languages, splits, data_root: as `raylib evaluate` takes them. allow_errors: how
+    many documents may have no vectors; they are then left out."""
+
+    name: str
+    languages: Sequence[str] = ()
+    splits: Sequence[str] = ()
+    data_root: str | None = None
+    allow_errors: int = 0
 
 
 @dataclass(frozen=True)

@@ -198,18 +198,18 @@ class State:
 
 
 def _to_join(parts: Sequence[Part], live: dict[Part, int]) -> list[Part]:
-    """Where there are many: the longest run at the end whose first part is no larger than all after it together. Each
-    document is then written a number of times that grows with the logarithm of their number. What is gone does not
-    count."""
+    """Where there are many: the longest run at the end whose first part is no larger than all after it together, two
+    parts at least. Each document is then written a number of times that grows with the logarithm of their number. What
+    is gone does not count."""
     if len(parts) <= MOST_PARTS:
         return []
     sizes = [part.bytes * live[part] // max(1, part.rows) for part in parts]
     start, after = len(parts) - 1, sizes[-1]
-    best = start
+    best = start if sum(sizes[-2:]) > _MOST_BYTES else start - 1
     while start > 0 and after + sizes[start - 1] <= _MOST_BYTES:
         start -= 1
         if sizes[start] <= after:
-            best = start
+            best = min(best, start)
         after += sizes[start]
     return list(parts[best:]) if best < len(parts) - 1 else []
 

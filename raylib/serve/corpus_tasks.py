@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,25 +14,10 @@ from raylib.evaluate.contents import Source
 from raylib.evaluate.plan import Plan
 from raylib.evaluate.task_data import LoadedTask, load_task
 from raylib.models.protocol import Encoder, option_flag
-from raylib.serve.corpus_base import Base
+from raylib.serve.corpus_base import Base, EncodeMissing, TaskChoice
 from raylib.serve.shown import Rows
 from raylib.store.embeddings import Shelf
 from raylib.types import EncodeContext, Role
-
-EncodeMissing = Callable[[Plan, Shelf], None]
-"""Encodes what of a plan the shelf lacks, as far as it can."""
-
-
-@dataclass(frozen=True)
-class TaskChoice:
-    """name: of a benchmark or task. languages, splits, data_root: as `raylib evaluate` takes them. allow_errors: how
-    many documents may have no vectors; they are then left out."""
-
-    name: str
-    languages: Sequence[str] = ()
-    splits: Sequence[str] = ()
-    data_root: str | None = None
-    allow_errors: int = 0
 
 
 def task_base(choice: TaskChoice, encoder: Encoder, shelf: Shelf, encode_missing: EncodeMissing | None) -> Base:
