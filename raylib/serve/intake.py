@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +24,7 @@ class IntakeLimits:
     """Of one document, and of one PDF.
 
     metadata_fields, metadata_characters: of all names and values together. image_pixels: also of a page that is drawn.
-    pdf_pixels: of all pages together. pdf_seconds, pdf_memory_bytes: to draw it.
+    pdf_pixels, pdf_drawn_bytes: of all pages together, as they are drawn. pdf_seconds, pdf_memory_bytes: to draw it.
     """
 
     id_characters: int = 1024
@@ -36,7 +35,8 @@ class IntakeLimits:
     image_pixels: int = 40_000_000
     pdf_bytes: int = 32 * 2**20
     pdf_pages: int = 500
-    pdf_pixels: int = 400_000_000
+    pdf_pixels: int = 2_000_000_000
+    pdf_drawn_bytes: int = 256 * 2**20
     pdf_seconds: float = 120.0
     pdf_memory_bytes: int = 4 * 2**30
 
@@ -96,7 +96,12 @@ def pdf_documents(
     common = checked_metadata(metadata, limits)
     checked_id(f"{name}#page={limits.pdf_pages}", limits)
     bounds = PdfLimits(
-        limits.pdf_pages, limits.image_pixels, limits.pdf_pixels, limits.pdf_seconds, limits.pdf_memory_bytes
+        limits.pdf_pages,
+        limits.image_pixels,
+        limits.pdf_pixels,
+        limits.pdf_drawn_bytes,
+        limits.pdf_seconds,
+        limits.pdf_memory_bytes,
     )
     return [
         Document(f"{name}#page={page}", Content(None, image), {"page": page, **common})
@@ -139,7 +144,7 @@ def checked_metadata(metadata: Any, limits: IntakeLimits) -> Metadata:
         _check_characters(name, "a field of metadata")
         if isinstance(value, str):
             _check_characters(value, f"metadata {name!r}")
-        elif not isinstance(value, int | float) or not math.isfinite(value) or abs(value) >= 2**63:
+        elif not isinstance(value, int | float) or not abs(value) < 2**63:  # NaN is not
             raise UserError(f"metadata {name!r} is neither text nor boolean nor a finite number below 2^63")
     if (size := len(json.dumps(dict(metadata)))) > limits.metadata_characters:
         raise UserError(f"metadata has {size} characters as JSON; at most {limits.metadata_characters}")

@@ -40,5 +40,5 @@ def _header(data: bytes) -> tuple[int, int, str]:
         raise UserError("the image has far too many pixels (decompression bomb). Scale it down") from None
     except Exception:  # damaged headers raise anything
         raise UserError(
-            f"the image is in none of the formats {', '.join(_FORMATS)}, or its header is damaged. Save it as one of them"
+            f"the image is in none of the formats {', '.join(_FORMATS)}, or its header is damaged; save it anew"
         ) from None

@@ -12,28 +12,54 @@ import os
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
-from typing import IO, Any
+from threading import BoundedSemaphore
+from typing import IO
 
-from raylib.errors import UserError
+from raylib.errors import OverloadedError, UserError
 
 _LENGTH = struct.Struct("<Q")
+
+_AT_A_TIME = 2
+"""PDFs that are drawn; others wait."""
+
+_turns = BoundedSemaphore(_AT_A_TIME)
 
 
 @dataclass(frozen=True)
 class PdfLimits:
-    """page_pixels: of one page; pixels: of all together. seconds: to draw all, measured by the clock."""
+    """page_pixels: of one page; pixels: of all together; bytes: of all PNGs together. seconds: to draw all, and to wait
+    for others that are drawn."""
 
     pages: int
     page_pixels: int
     pixels: int
+    bytes: int
     seconds: float
     memory_bytes: int
 
 
 def draw_pages(data: bytes, dpi: int, limits: PdfLimits) -> list[bytes]:
     """Every page as PNG: the pixels that `raylib encode` gives a model. Raises UserError for a PDF that is none, is
-    encrypted, damaged, has no pages, or goes beyond a limit."""
+    encrypted, damaged, has no pages, or goes beyond a limit; OverloadedError where too many others are drawn."""
+    with _turn(limits.seconds):
+        return _parsed(_draw(data, dpi, limits))
+
+
+@contextmanager
+def _turn(seconds: float) -> Iterator[None]:
+    if not _turns.acquire(timeout=seconds):
+        raise OverloadedError("too many PDFs are drawn at this time; send it again later", seconds)
+    try:
+        yield
+    finally:
+        _turns.release()
+
+
+def _draw(data: bytes, dpi: int, limits: PdfLimits) -> bytes:
+    """What the process writes."""
     command = [sys.executable, "-m", "raylib.serve.pdf_process", json.dumps([dpi, *astuple(limits)])]
     path = os.pathsep.join(entry for entry in sys.path if entry)
     child = subprocess.Popen(
@@ -44,13 +70,12 @@ def draw_pages(data: bytes, dpi: int, limits: PdfLimits) -> list[bytes]:
         env={**os.environ, "PYTHONPATH": path},
     )
     try:
-        found, _ = child.communicate(data, timeout=limits.seconds)
+        return child.communicate(data, timeout=limits.seconds)[0]
     except subprocess.TimeoutExpired:
         raise UserError(f"the PDF takes longer than {limits.seconds:g} s to draw. Split it, or simplify it") from None
     finally:
         child.kill()
         child.communicate()
-    return _parsed(found)
 
 
 def _parsed(stream: bytes) -> list[bytes]:
@@ -85,7 +110,7 @@ def main(told: str, source: IO[bytes], out: IO[bytes]) -> None:
     out.flush()
 
 
-def _drawn(data: bytes, dpi: int, limits: PdfLimits) -> Any:
+def _drawn(data: bytes, dpi: int, limits: PdfLimits) -> Iterator[bytes]:
     import io
 
     from raylib.encode.pdf import count_pages, draw_page, page_pixels
@@ -100,9 +125,13 @@ def _drawn(data: bytes, dpi: int, limits: PdfLimits) -> Any:
         raise BadContentError(f"page {number} would have {max(sizes)} pixels, at most {limits.page_pixels} are drawn")
     if sum(sizes) > limits.pixels:
         raise BadContentError(f"its pages would have {sum(sizes)} pixels, at most {limits.pixels} are drawn; split it")
+    left = limits.bytes
     for page in range(n):
         stream = io.BytesIO()
         draw_page("pdf", data, page, dpi).save(stream, "PNG", compress_level=1)
+        left -= len(stream.getvalue())
+        if left < 0:
+            raise BadContentError(f"its first {page + 1} pages have more than {limits.bytes} bytes as PNG; split it")
         yield stream.getvalue()
 
 
