@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
@@ -18,8 +17,6 @@ from raylib.serve.corpus_log import ChangeLog, Changes, Part
 from raylib.serve.protocol import Document
 from raylib.store.unicode import SURROGATE, is_unicode
 from raylib.types import Embeddings, Similarity
-
-_logger = logging.getLogger(__name__)
 
 MOST_PARTS = 64
 """Parts at which some are joined."""
