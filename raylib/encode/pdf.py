@@ -23,6 +23,7 @@ DRAWING_VERSION = 1
 _POINTS_PER_INCH = 72
 _MAX_OPEN = 8
 _REASONS = {
+    0: "it has no pages, or is damaged",
     3: "it is no PDF, or damaged",
     4: "it is encrypted: save it without a password",
     5: "its security scheme is not supported: save it without protection",
@@ -117,7 +118,7 @@ def _load(file: str | bytes) -> Any:
     try:
         return pypdfium2.PdfDocument(file)
     except pypdfium2.PdfiumError as error:
-        reason = _REASONS.get(getattr(error, "err_code", None) or 0, " ".join(str(error).split()))
+        reason = _REASONS.get(getattr(error, "err_code", -1), " ".join(str(error).split()))
         raise BadContentError(f"the PDF cannot be opened: {reason}") from error
     except OSError as error:
         raise BadContentError(f"the PDF cannot be read: {error.strerror or error}") from error
