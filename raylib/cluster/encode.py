@@ -56,7 +56,8 @@ class RayDataStage:
                 for receipt in receipts:
                     receipt.result.cpu_seconds, receipt.result.retries = receipt.cpu_seconds, receipt.deaths
                     report.add(receipt.result)
-                    meter.count(retries=receipt.deaths)
+                    receipt.result.repeated_requests = receipt.repeated
+                    meter.count(retries=receipt.deaths, bucket_retries=receipt.repeated)
                     for record in receipt.result.records:
                         meter.batch(record)
                     first_forward = min(first_forward, receipt.started)

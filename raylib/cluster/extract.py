@@ -52,7 +52,7 @@ class RayPlace:
         try:
             with closing(halves.receipts(work, batches)) as receipts:
                 for receipt in receipts:
-                    meter.count(retries=receipt.deaths)
+                    meter.count(retries=receipt.deaths, bucket_retries=receipt.repeated)
                     for found in receipt.result[:1]:
                         found.notes += lost_workers(extractor.spec.name, receipt.deaths)
                         found.retries = receipt.deaths

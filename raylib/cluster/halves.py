@@ -22,6 +22,7 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
+from raylib.buckets import repeated_requests
 from raylib.cluster.ledger import Ledger
 from raylib.cluster.metrics import Meter
 from raylib.cluster.session import MAX_ATTEMPTS, Workers, died_over_it, portable
@@ -73,13 +74,14 @@ class Work(ABC, Generic[Result]):
 @dataclass
 class Receipt(Generic[Result]):
     """Of one call of an actor. started: seconds of the epoch; failure: what ended it, if anything did; deaths: of
-    processes that were at it before."""
+    processes that were at it before; repeated: requests to buckets that it sent again."""
 
     result: Result
     started: float
     cpu_seconds: float
     failure: Exception | None
     deaths: int = 0
+    repeated: int = 0
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,7 @@ class _Run:
             self.work.load()
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        started, cpu = time.time(), time.process_time()
+        started, cpu, repeated = time.time(), time.process_time(), repeated_requests()
         result = self.work.new_result()
         failure, deaths, rows = self.failure, 0, _rows_of(table)
         if failure is None:
@@ -209,7 +211,8 @@ class _Run:
                     result = self._run_carefully(rows, result) if deaths else self._run(rows, result)
             except Exception as error:
                 failure = portable(error)
-        receipt = Receipt(result, started, time.process_time() - cpu, failure, deaths)
+        repeated = repeated_requests() - repeated
+        receipt = Receipt(result, started, time.process_time() - cpu, failure, deaths, repeated)
         about = {**self.work.meter.about, "shard": rows[0]["number"]}
         logger.info("batches done: %d, in %.3f s", len(rows), time.time() - started, extra=about)
         return _table_of_one(payload=pickle.dumps(receipt, protocol=5))

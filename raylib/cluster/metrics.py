@@ -25,6 +25,7 @@ COUNTERS = {
     "raylib_padded_tokens": "Tokens of forwards with padding: 1 - tokens / padded tokens is the share of padding.",
     "raylib_store_hits": "Contents that were not encoded, because the store had them.",
     "raylib_retries": "Times that work was done again because a process died over it.",
+    "raylib_bucket_retries": "Requests of workers to buckets that were sent again, because a bucket was busy.",
     "raylib_errors": "Contents that could not be used, and tasks that failed.",
     "raylib_busy_seconds": "Seconds of forwards, searches and scoring, summed over processes.",
 }

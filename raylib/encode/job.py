@@ -180,7 +180,7 @@ class EncodeJob:
         self.timeline.reused("encode", counts["stored"])
         with self.timeline.stage("encode") as stage:
             report = planned.encode(shelf, counts, self.place, self.config.limits, self.reporter)
-            stage.held, stage.retries = report.held, report.retries
+            stage.take(report)
         if counts["distinct"] > counts["stored"]:
             self.timings["startup"], self.timings["encode"] = report.startup_seconds, report.seconds
             self.timings["encode_cpu"] = report.cpu_seconds

@@ -148,7 +148,7 @@ class ModelRun:
             try:
                 self._encode_missing(self._plan, self.store_model, stage_with)
             finally:
-                stage.held, stage.retries = self.store_model.report.held, self.store_model.report.retries
+                stage.take(self.store_model.report)
 
     def _encode_missing(self, plan: Plan, model: StoreModel, stage_with: Callable[[Progress], EncodeStage]) -> None:
         _, distinct, stored = self.plan_counts()

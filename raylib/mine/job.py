@@ -96,7 +96,7 @@ class MineJob(ABC, Generic[Config]):
             self.timeline.reused("encode", teacher.counts["stored"])
             with self._timed("encode") as stage:
                 bad = teacher.encode(self.reporter)
-                stage.held, stage.retries = teacher.report.held, teacher.report.retries
+                stage.take(teacher.report)
             self._tell_bad(bad)
             if len(bad) > config.allow_errors:
                 return Outcome({"examples": len(examples), **teacher.counts}, bad=bad)

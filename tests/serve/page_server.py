@@ -127,7 +127,9 @@ def cards(count: int) -> list[Document]:
     ]
 
 
-NOTE = Document("notes/a text", Content(text="A document that has no picture, only <b>words</b>."), {"package": "notes"})
+NOTE = Document(
+    "notes/a text", Content(text="A document that has no picture, only <b>words</b>."), {"package": "notes"}
+)
 
 
 def application(
