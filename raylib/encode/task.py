@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 _INSTRUCTION = "Given a query, retrieve relevant documents."
 
 
-def context_of(encoder: Encoder, role: Role) -> EncodeContext:
-    """The model's own prompt for this role, or the user's. A model that MTEB runs must be given a task: a retrieval
-    task of no particular data."""
+def context_of(encoder: Encoder, role: Role | None) -> EncodeContext:
+    """The model's own prompt for this role, or the user's; without a role what it puts before any content. A model that
+    MTEB runs must be given a task: a retrieval task of no particular data."""
     from raylib.models.bridge import BridgeEncoder
 
     if not isinstance(encoder, BridgeEncoder):

@@ -1,0 +1,212 @@
+"""`raylib serve`: models and corpora are opened, and uvicorn answers until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from raylib.errors import RaylibError, UnknownNameError, UserError
+from raylib.serve.app import create_app
+from raylib.serve.auth import LOOPBACK_NAMES, read_tokens
+from raylib.serve.config import ServeConfig
+from raylib.serve.limits import Limits
+from raylib.serve.protocol import Served
+
+logger = logging.getLogger(__name__)
+
+Opener = Callable[[ServeConfig, AsyncExitStack], Awaitable[dict[str, Served]]]
+"""Makes what is served ready; what must be closed goes on the stack. Raises RaylibError."""
+
+_DRAIN_SECONDS = 5
+"""Beyond --timeout, which every request under way has, until a stopping server gives up on the last ones."""
+
+
+class Current(Mapping[str, Served]):
+    """What is served now. `renew` opens it again and only then lets go of the old: no request finds nothing, and none
+    meets vectors of two states of a model."""
+
+    def __init__(self, config: ServeConfig, opener: Opener) -> None:
+        self._config, self._opener = config, opener
+        self._served: dict[str, Served] = {}
+        self._stack = AsyncExitStack()
+        self._turn = asyncio.Lock()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def __getitem__(self, name: str) -> Served:
+        return self._served[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._served)
+
+    def __len__(self) -> int:
+        return len(self._served)
+
+    async def renew(self) -> None:
+        """Raises RaylibError; what was served before is served on then."""
+        async with self._turn, AsyncExitStack() as stack:
+            served = await self._opener(self._config, stack)
+            old, self._stack, self._served = self._stack, stack.pop_all(), served
+        task = asyncio.ensure_future(self._close_later(old))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _close_later(self, old: AsyncExitStack) -> None:
+        """Once the requests that found the old are answered."""
+        await asyncio.sleep(self._config.timeout)
+        await old.aclose()
+
+    async def close(self) -> None:
+        for task in self._closing:
+            task.cancel()
+        await self._stack.aclose()
+
+
+@dataclass
+class _Listening:
+    socket: socket.socket
+    address: str
+
+
+def listen(config: ServeConfig) -> _Listening:
+    """Raises UserError where the address cannot be had."""
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((config.host, config.port))
+        found.listen(2048)
+    except OSError as error:
+        found.close()
+        why = error.strerror or error
+        raise UserError(f"cannot listen on {config.host} port {config.port}: {why}. Choose another --port") from error
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    return _Listening(found, f"http://{host}:{found.getsockname()[1]}")
+
+
+def serve(config: ServeConfig, opener: Opener) -> None:
+    """Until SIGTERM or SIGINT; then what was begun is finished. Raises RaylibError for what cannot be served."""
+    import uvicorn
+
+    tokens = read_tokens(config.token_file) if config.token_file else []
+    listening = listen(config)
+    _allow_many_connections()
+    failed: list[Exception] = []
+    current: list[Current] = []
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        del app
+        try:
+            await current[0].renew()
+        except Exception as error:
+            failed.append(error)
+            raise
+        _on_hangup(current[0], config)
+        _tell(config, f"{', '.join(current[0])} on {listening.address}")
+        try:
+            yield
+        finally:
+            await current[0].close()
+
+    async def run() -> None:
+        current.append(Current(config, opener))
+        app = create_app(
+            current[0],
+            limits=Limits.of(config),
+            tokens=tokens,
+            hosts=None if tokens else LOOPBACK_NAMES | {_bracketed(config.host)},
+            runs=config.runs,
+            lifespan=lifespan,
+        )
+        settings = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            server_header=False,
+            ws="none",
+            timeout_graceful_shutdown=int(config.timeout) + _DRAIN_SECONDS,
+            backlog=2048,
+        )
+        await uvicorn.Server(settings).serve([listening.socket])
+
+    with contextlib.closing(listening.socket), contextlib.suppress(SystemExit):
+        logging.getLogger("uvicorn").setLevel(logging.CRITICAL if not logger.isEnabledFor(logging.DEBUG) else 0)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(run())
+    if failed:
+        raise failed[0]
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's where it is there: it is with uvicorn, but for Windows."""
+    try:
+        import uvloop
+    except ModuleNotFoundError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _on_hangup(current: Current, config: ServeConfig) -> None:
+    """SIGHUP: the model's files as they are now."""
+
+    async def renew() -> None:
+        try:
+            await current.renew()
+            _tell(config, f"renewed: {', '.join(current)}")
+        except RaylibError as error:
+            print(f"raylib: not renewed, what was served is served on: {error}", file=sys.stderr, flush=True)
+        except Exception:
+            logger.exception("not renewed, what was served is served on")
+
+    tasks: set[asyncio.Task[None]] = set()
+
+    def hung_up() -> None:
+        task = asyncio.ensure_future(renew())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    with contextlib.suppress(NotImplementedError, AttributeError, ValueError):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hung_up)
+
+
+def _tell(config: ServeConfig, what: str) -> None:
+    if not config.quiet:
+        print(f"serving {what}" if not what.startswith("renewed") else what, flush=True)
+
+
+def _allow_many_connections() -> None:
+    """As many files as this user may have open: each connection is one."""
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 2**20), hard))
+
+
+def run_serve(config: ServeConfig) -> int:
+    from raylib.evaluate.quiet import quiet_libraries
+
+    config.check_complete()
+    quiet_libraries()
+    if config.local:
+        from raylib.serve.local import open_locally
+
+        serve(config, open_locally)
+        return 0
+    raise UnknownNameError("place", "ray", ["--local"])
