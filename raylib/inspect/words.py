@@ -20,9 +20,11 @@ class Word:
     special: bool = False
 
 
-def words_of(tokens: Sequence[str], prompt: str = "") -> list[Word]:
-    """Tokens (see `Encoder.token_texts`) → words. Parts of one word are joined; the tokens of `prompt`, which stand at
-    the start, are one special word, and neighbours of one special name (<pad>) are one."""
+def words_of(tokens: Sequence[str], text: str, prompt: str = "") -> list[Word]:
+    """Tokens (see `Encoder.token_texts`) of prompt + text → words. Parts of one word are joined; the tokens of the
+    prompt are one special word, and neighbours of one special name (<pad>) are one. Tokens that do not say where a
+    word begins stay alone."""
+    tells = any(token[:1].isspace() for token in tokens[1:]) or len(text.split()) == 1
     found: list[Word] = []
     said = ""
     wanted = prompt.strip()
@@ -32,15 +34,15 @@ def words_of(tokens: Sequence[str], prompt: str = "") -> list[Word]:
         if of_prompt:
             said = (said + token).lstrip()
         last = found[-1] if found else None
-        if last is not None and _joins(last, token, named, of_prompt, said == token.lstrip()):
-            text = last.text if named else last.text + token
-            found[-1] = Word(text, (*last.tokens, place), last.special)
+        if last is not None and _joins(last, token, named, of_prompt, said == token.lstrip(), tells):
+            joined = last.text if named else last.text + token
+            found[-1] = Word(joined, (*last.tokens, place), last.special)
         else:
             found.append(Word(token.strip() or token, (place,), named or of_prompt))
     return found
 
 
-def _joins(last: Word, token: str, named: bool, of_prompt: bool, starts_prompt: bool) -> bool:
+def _joins(last: Word, token: str, named: bool, of_prompt: bool, starts_prompt: bool, tells: bool) -> bool:
     """Whether a token belongs to the word before it."""
     if named:
         return last.text == token.strip()
@@ -48,4 +50,4 @@ def _joins(last: Word, token: str, named: bool, of_prompt: bool, starts_prompt: 
         return not starts_prompt
     before, after = last.text[-1:], token[:1]
     letters = (before.isalnum() and after.isalnum()) or "�" in (before, after)
-    return not last.special and letters and not _WIDE <= max(ord(before), ord(after)) < 0xFFFD
+    return tells and not last.special and letters and not _WIDE <= max(ord(before), ord(after)) < 0xFFFD

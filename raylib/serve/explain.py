@@ -27,7 +27,8 @@ class Explained:
     words [words]; maps [words, rows, columns] float32: the similarity of each patch to a word, summed over the word's
     tokens. scores [words]: what each added to MaxSim. cells [words]: (row, column) of the patches that counted, one a
     token, without those of tokens that matched a vector outside the page. film: a PNG [(1 + words) × rows, columns] of
-    the sum of all words, then every word, one below the other; clear at `low`, red at `high` ([1 + words] each).
+    the sum of the question's own words, then every word, one below the other; clear up to the median similarity of all
+    pages that share the scale, red at the highest.
     """
 
     words: list[Word]
@@ -35,8 +36,6 @@ class Explained:
     scores: list[float]
     cells: list[list[tuple[int, int]]]
     film: bytes
-    low: list[float]
-    high: list[float]
 
 
 class Explainer:
@@ -62,22 +61,20 @@ class Explainer:
         if isinstance(first, str):
             return first
         frames = [_frames(found, words) for found in matches if not isinstance(found, str)]
-        low, high = shared_scale(frames)
+        _, high = shared_scale(frames)
         return Explained(
             words,
             frames[0][1:],
             [float(first.best[list(word.tokens)].sum()) for word in words],
             [[cell for token in word.tokens if (cell := first.cells[token]) is not None] for word in words],
-            film(frames[0], low, high),
-            low.tolist(),
-            high.tolist(),
+            film(frames[0], _middle(frames), high),
         )
 
     def _words(self, question: str, n_vectors: int) -> list[Word]:
         tokens = self._patches.tokens(question, n_vectors)
         if tokens is None:
             return [Word(str(i + 1), (i,)) for i in range(n_vectors)]
-        return words_of(tokens, self.encoder.context(None, "query").prompt)
+        return words_of(tokens, question, self.encoder.context(None, "query").prompt)
 
     def _match(self, query_TD: np.ndarray, page: Document, page_TD: np.ndarray) -> Match | str:
         if page.content.image is None:
@@ -88,6 +85,15 @@ class Explainer:
         return self._patches.match(query_TD, page_TD, size, page.content.text if self.encoder.fuses else None)
 
 
+def _middle(frames: Sequence[np.ndarray]) -> np.ndarray:
+    """[frames]: the median over the patches of all pages. Where every patch is somewhat alike, as on empty paper, that
+    is what a match stands out from; the lowest value would colour all of it."""
+    return np.median(np.concatenate([page.reshape(len(page), -1) for page in frames], axis=1), axis=1)
+
+
 def _frames(found: Match, words: Sequence[Word]) -> np.ndarray:
-    """[1 + words, rows, columns] float32: the sum, then every word."""
-    return np.stack([found.total, *(found.maps[list(word.tokens)].sum(axis=0) for word in words)])
+    """[1 + words, rows, columns] float32: the sum of the question's own words, then every word. What a model adds to
+    every question says nothing of this one; where there is nothing else, it is the sum."""
+    maps = np.stack([found.maps[list(word.tokens)].sum(axis=0) for word in words])
+    own = [place for place, word in enumerate(words) if not word.special] or list(range(len(words)))
+    return np.concatenate([maps[own].sum(axis=0)[None], maps])

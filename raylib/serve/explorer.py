@@ -115,7 +115,7 @@ def _add_documents(router: APIRouter, served: Mapping[str, Served]) -> None:
         model: Model = None,
         start: Annotated[int, Query(ge=0, le=2**53)] = 0,
         count: Annotated[int, Query(ge=1, le=100)] = 24,
-        id: Annotated[list[str] | None, Query(max_length=100)] = None,  # noqa: A002
+        id: Annotated[list[str] | None, Query(max_length=100)] = None,
     ) -> DocumentsReply:
         """A part of the corpus in order of ids, or the documents of these ids; ids that are not there are left out."""
         name, _, corpus = _searched(served, model)
@@ -127,7 +127,7 @@ def _add_documents(router: APIRouter, served: Mapping[str, Served]) -> None:
     @router.get("/v1/documents/image", tags=["explorer"], response_class=Response)
     async def image(
         request: Request,
-        id: Annotated[str, Query(min_length=1, max_length=1024)],  # noqa: A002
+        id: Annotated[str, Query(min_length=1, max_length=1024)],
         model: Model = None,
         width: Annotated[int, Query(description=f"one of {', '.join(map(str, WIDTHS))}")] = 320,
     ) -> Response:

@@ -35,8 +35,8 @@ class ExplainedWord(BaseModel):
 class ExplainReply(BaseModel):
     """total: the score. note: where `kind` is "whole", why there are no maps; then everything after it is empty.
 
-    similarities [words][rows][columns]: of each patch to each word, to four decimals. film: base64 of a PNG of the sum of
-    all words, then each word, one below the other, in the colours of a heat map.
+    similarities [words][rows][columns]: of each patch to each word, to four decimals. film: base64 of a PNG: the sum of
+    the words that are not special, then each word, one below the other, in the colours of a heat map.
     """
 
     object: Literal["explanation"] = "explanation"

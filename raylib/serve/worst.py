@@ -151,12 +151,6 @@ def _of_view(view: QueryView) -> WorstQuery:
 def _by_id(one: Chosen) -> WorstQuery:
     """Without the task's data: relevant documents are those of the kept ranking."""
     cards = [Card(hit.document, hit.rank, hit.score, hit.relevance) for hit in one.hits]
-    relevant = [card for card in cards if (card.relevance or 0) > 0]
-    return WorstQuery(
-        one.query,
-        None,
-        one.value,
-        cards[:SHOWN],
-        [c for c in relevant if c not in cards[:SHOWN]][:SHOWN],
-        len(relevant),
-    )
+    first, later = cards[:SHOWN], [card for card in cards[SHOWN:] if (card.relevance or 0) > 0]
+    n_relevant = len(later) + sum((card.relevance or 0) > 0 for card in first)
+    return WorstQuery(one.query, None, one.value, first, later[:SHOWN], n_relevant)

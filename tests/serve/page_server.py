@@ -27,7 +27,7 @@ from raylib.search.exact import score
 from raylib.serve.explorer import explorer_router
 from raylib.serve.protocol import Content, Document, Hit, Served
 from raylib.tasks import page_layout, stdlib_cards
-from raylib.types import Embeddings, Role
+from raylib.types import Embeddings, Role, Similarity
 
 RETRIEVER, UNTRAINED, DENSE = "raylib/page-retriever-tiny", "raylib/untrained-page-retriever", "raylib/untrained-clip"
 
@@ -43,15 +43,13 @@ class LocalEmbedder:
         from PIL import Image
 
         context = self.encoder.context(None, role)
-        found = []
         with self._lock:
-            for content in contents:
-                if content.image is not None:
-                    batch = {"image": [Image.open(io.BytesIO(content.image)).convert("RGB")]}
-                else:
-                    batch = {"text": [content.text]}
-                found.append(self.encoder.encode(batch, context)[0])
-        return Embeddings.from_list(found)
+            if all(content.image is not None for content in contents):
+                images = [Image.open(io.BytesIO(content.image or b"")).convert("RGB") for content in contents]
+                return self.encoder.encode({"image": images}, context)
+            if all(content.image is None for content in contents):
+                return self.encoder.encode({"text": [content.text for content in contents]}, context)
+        return Embeddings.from_list([self.now([content], role)[0] for content in contents])
 
     async def embed(
         self, contents: Sequence[Content], role: Role | None, seconds: float | None = None
@@ -65,7 +63,8 @@ class MemoryCorpus:
     """Searched by scoring everything."""
 
     def __init__(self, embedder: LocalEmbedder, documents: Sequence[Document]) -> None:
-        self.model, self._similarity = embedder.encoder.spec.name, embedder.encoder.similarity
+        self.model = embedder.encoder.spec.name
+        self._similarity: Similarity = embedder.encoder.similarity
         self._documents = {document.id: document for document in sorted(documents, key=lambda one: one.id)}
         self._vectors = embedder.now([document.content for document in self._documents.values()], "document")
 
@@ -212,7 +211,7 @@ def running(app: FastAPI, port: int = 0):
 
 def main() -> None:
     port, runs, token = (sys.argv[1:] + [""] * 3)[:3]
-    served = served_of(cards(60), [RETRIEVER, UNTRAINED, DENSE])
+    served = served_of(cards(40), [RETRIEVER, UNTRAINED, DENSE])
     with running(application(served, runs or None, token or None), int(port or 8000)) as address:
         print(address, flush=True)
         threading.Event().wait()

@@ -138,13 +138,14 @@ export class Viewer {
 
   // The question, word by word.
   compose() {
-    const { words, total, rows, columns } = this.current;
+    const { words, rows, columns } = this.current;
+    this.sum = words.reduce((sum, word) => sum + (word.special ? 0 : word.score), 0);
     const most = Math.max(...words.map((word) => (word.special ? 0 : word.score)), 1e-9);
     const button = (word, index) => {
       const label = word === null ? "All words" : word.special ? `${word.text}${word.tokens > 1 && /^[<[]/.test(word.text) ? ` × ${word.tokens}` : ""}` : word.text;
       const share = word && !word.special ? Math.max(word.score, 0) / most : 0;
       const glued = word && !word.special && /^[^\p{L}\p{N}]+$/u.test(word.text);
-      const shown = h("button", { type: "button", role: "radio", "aria-checked": index === 0, class: `word${word?.special ? " special" : ""}${word === null ? " all" : ""}${glued ? " glued" : ""}`, "data-index": index, "aria-label": `${label}, ${number(word ? word.score : total)}`, vars: { share } }, label);
+      const shown = h("button", { type: "button", role: "radio", "aria-checked": index === 0, class: `word${word?.special ? " special" : ""}${word === null ? " all" : ""}${glued ? " glued" : ""}`, "data-index": index, "aria-label": `${label}, ${number(word ? word.score : this.sum)}`, vars: { share } }, label);
       shown.addEventListener("click", () => this.choose(index));
       shown.addEventListener("pointerenter", (event) => event.pointerType === "mouse" && this.paint(index));
       shown.addEventListener("pointerleave", () => this.paint());
@@ -160,7 +161,7 @@ export class Viewer {
     slider.addEventListener("change", () => this.app.look({ opacity: this.opacity === OPACITY ? undefined : this.opacity || 1 }));
     this.why.replaceChildren(h("h3", {}, "What matched"), group, this.readout,
       h("div", { class: "tune" }, h("label", {}, h("span", {}, "Heat map"), slider), h("span", { class: "ramp" }, "less", h("i", {}), "more")),
-      h("p", { class: "soft small" }, `${rows} × ${columns} patches. One scale for the pages of this question: equal colours are equal similarities. A frame is around the patch that counted.`));
+      h("p", { class: "soft small" }, `${rows} × ${columns} patches. Clear up to the median of the pages of this question, red at their highest: equal colours are equal similarities. A frame is around the patch that counted.`));
     roving(group, "[role=radio]", { choose: (element) => this.choose(Number(element.dataset.index)) });
     this.canvas.width = columns;
     this.canvas.height = rows;
@@ -169,6 +170,8 @@ export class Viewer {
     this.paper.addEventListener("pointerleave", () => this.paint());
     this.word = Math.min(this.word, words.length);
     this.paint();
+    // Arrow keys go from word to word at once; a button that was used meanwhile keeps the focus.
+    if (document.activeElement?.matches(".close")) $(`[data-index="${this.word}"]`, group)?.focus();
   }
 
   choose(index, { focus = false } = {}) {
@@ -194,7 +197,7 @@ export class Viewer {
     const word = words[index - 1];
     const cells = word?.cells ?? [];
     this.marks.replaceChildren(...cells.map(([row, column]) => h("i", { vars: { x: `${(100 * column) / columns}%`, y: `${(100 * row) / rows}%`, w: `${100 / columns}%`, h: `${100 / rows}%` } })));
-    if (!word) return this.say(`All words together: ${number(total)}`);
+    if (!word) return this.say(`All words: ${number(this.sum)} of ${number(total)}`);
     const share = total > 0 ? ` of ${number(total)}` : "";
     const outside = word.tokens > cells.length ? (cells.length ? ", partly from outside the page’s patches" : ", from outside the page’s patches") : "";
     this.say(`“${word.text}” adds ${number(word.score)}${share}${outside}`);
