@@ -22,6 +22,9 @@ function address(view, params) {
   return `#/${view}${rest.size ? `?${rest}` : ""}`;
 }
 
+// The same settings can be written in two ways: a space is %20 or +.
+const same = (hash) => hash === address(read().view, read().params);
+
 const without = (params) => Object.fromEntries(Object.entries(params).filter(([name]) => !LOOKING.includes(name)));
 
 let shown = null;
@@ -33,8 +36,9 @@ const app = {
   // Another view, or the same with other settings.
   go(view, params, { replace = false, again = false } = {}) {
     const hash = address(view, params);
-    if (hash === location.hash) { if (again) { shown = null; apply(); } return; }
-    history[replace ? "replaceState" : "pushState"](null, "", hash);
+    if (again) shown = null;
+    if (hash !== location.hash) history[replace || again && same(hash) ? "replaceState" : "pushState"](null, "", hash);
+    else if (!again) return;
     apply();
   },
   // Settings of the large view only.
