@@ -101,7 +101,7 @@ def _add_own_routes(app: FastAPI, served: Mapping[str, Served], limits: Limits, 
 async def _about(name: str, one: Served) -> dict[str, Any]:
     encoder = one.embedder.encoder
     return {
-        "id": name,
+        "name": name,
         "similarity": str(encoder.similarity),
         "modalities": sorted(encoder.modalities),
         "fuses": encoder.fuses,
