@@ -24,7 +24,7 @@ _JOBS: dict[str, tuple[str, str]] = {
     "mine batches": ("raylib.mine.config:BatchesConfig", "raylib.commands:run_mine_batches"),
     "train": ("raylib.train.config:TrainConfig", "raylib.commands:run_train"),
     "bench": ("raylib.bench.config:BenchConfig", "raylib.commands:run_bench"),
-    "serve": ("raylib.serve.config:ServeConfig", "raylib.serve.server:run_serve"),
+    "serve": ("raylib.serve.config:ServeConfig", "raylib.commands:run_serve"),
     "plot loss": ("raylib.train.plot_config:PlotLossConfig", "raylib.train.plots:run_plot_loss"),
     "plot metrics": ("raylib.train.plot_config:PlotMetricsConfig", "raylib.train.plots:run_plot_metrics"),
     "score": ("raylib.score.config:ScoreConfig", "raylib.score.commands:run_score"),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from raylib.mine.config import BatchesConfig, NegativesConfig
     from raylib.mine.job import Outcome as MineOutcome
     from raylib.probe.config import ProbeConfig
+    from raylib.serve.config import ServeConfig
     from raylib.train.config import TrainConfig
 
 
@@ -135,6 +136,23 @@ def run_bench(config: BenchConfig) -> int:
 
     outcome = api.bench(config)
     return 0 if outcome.ok or config.skip_on_error else 1
+
+
+def run_serve(config: ServeConfig) -> int:
+    from raylib.evaluate.quiet import quiet_libraries
+
+    config.check_complete()
+    quiet_libraries()
+    if config.local:
+        from raylib.serve.local import open_locally
+        from raylib.serve.server import serve
+
+        serve(config, open_locally)
+    else:
+        from raylib.cluster.serve import serve_on_ray
+
+        serve_on_ray(config)
+    return 0
 
 
 def run_mine_negatives(config: NegativesConfig) -> int:

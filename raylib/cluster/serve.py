@@ -201,7 +201,7 @@ async def open_on_ray(config: ServeConfig, stack: AsyncExitStack) -> dict[str, S
 def _run(application: Any, name: str, what: str) -> Any:
     """Its handle, once replicas answer. Raises ModelError where they cannot start."""
     try:
-        handle = serve.run(application, name=name, route_prefix=None)
+        return serve.run(application, name=name, route_prefix=None)
     except (RayServeException, RuntimeError) as error:
         found = serve.status().applications.get(name)
         told = found.message if found is not None else str(error)
@@ -209,7 +209,6 @@ def _run(application: Any, name: str, what: str) -> Any:
             serve.delete(name)
         lines = [line.strip() for line in told.splitlines() if line.strip()]
         raise ModelError(f"{what} cannot be served: {lines[-1][:500] if lines else error}") from error
-    return handle.options(_prefer_local_routing=False)
 
 
 def _model_application(config: ServeConfig, encoder: Encoder) -> Any:

@@ -50,12 +50,8 @@ def checked_pixels(data: bytes, limits: Limits, param: str) -> int:
         known = ", ".join(FORMATS)
         raise RequestError(400, f"{param}: the bytes are no {known} image", param, "invalid_image") from None
     if pixels > limits.image_pixels:
-        raise RequestError(
-            400,
-            f"{param}: the image has more than {limits.image_pixels} pixels; scale it down",
-            param,
-            "image_too_large",
-        )
+        told = f"{param}: the image has more than {limits.image_pixels} pixels; scale it down"
+        raise RequestError(400, told, param, "image_too_large")
     if not pixels:
         raise RequestError(400, f"{param}: the image has no pixels", param, "invalid_image")
     return pixels

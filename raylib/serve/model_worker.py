@@ -54,9 +54,9 @@ class Vectors:
 class _Given:
     """Contents of requests, as rows that `prepare` reads."""
 
-    name, required = "input", None
-
     def __init__(self, contents: Sequence[Content]) -> None:
+        self.name = "input"
+        self.required: str | None = None
         self._contents = contents
 
     def rows(self, indices: Sequence[int], fields: Sequence[str] | None = None) -> list[dict[str, Any]]:

@@ -110,10 +110,10 @@ def add_error_handlers(app: FastAPI) -> None:
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        told = (
-            f"{error.detail}: {request.method} {request.url.path}" if error.status_code in (404, 405) else error.detail
-        )
-        response = error_response(RequestError(error.status_code, str(told)))
+        told = str(error.detail)
+        if told in ("Not Found", "Method Not Allowed"):  # Starlette's own words
+            told = f"there is no {request.method} {request.url.path[:200]} here; see /openapi.json"
+        response = error_response(RequestError(error.status_code, told))
         response.headers.update(error.headers or {})
         return response
 
@@ -171,7 +171,7 @@ def embeddings_response(model: str, embeddings: Embeddings, tokens: int, *, late
 
 
 def _base64(vectors: np.ndarray) -> bytes:
-    return b'"%s"' % base64.b64encode(np.ascontiguousarray(vectors, dtype="<f4"))
+    return b'"%s"' % base64.b64encode(vectors.astype("<f4", copy=False).tobytes())
 
 
 def _number_list(vectors: np.ndarray) -> bytes:

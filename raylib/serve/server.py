@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from raylib.errors import RaylibError, UnknownNameError, UserError
+from raylib.errors import RaylibError, UserError
 from raylib.serve.app import create_app
 from raylib.serve.auth import LOOPBACK_NAMES, read_tokens
 from raylib.serve.config import ServeConfig
@@ -138,6 +138,8 @@ def serve(config: ServeConfig, opener: Opener) -> None:
         )
         await uvicorn.Server(settings).serve([listening.socket])
 
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)  # uvicorn raises the one it stopped for again, at the end
     with contextlib.closing(listening.socket), contextlib.suppress(SystemExit):
         logging.getLogger("uvicorn").setLevel(logging.CRITICAL if not logger.isEnabledFor(logging.DEBUG) else 0)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -197,16 +199,3 @@ def _allow_many_connections() -> None:
     if soft < hard:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 2**20), hard))
-
-
-def run_serve(config: ServeConfig) -> int:
-    from raylib.evaluate.quiet import quiet_libraries
-
-    config.check_complete()
-    quiet_libraries()
-    if config.local:
-        from raylib.serve.local import open_locally
-
-        serve(config, open_locally)
-        return 0
-    raise UnknownNameError("place", "ray", ["--local"])
