@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import logging
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
@@ -28,9 +28,9 @@ from raylib.serve.batcher import WorkerDiedError
 from raylib.serve.config import ServeConfig
 from raylib.serve.local import add_served, batcher_of, open_here, servable_encoders
 from raylib.serve.model_worker import ModelWorker, Vectors
-from raylib.serve.protocol import Content, Corpus, Document, Hit, Served
+from raylib.serve.protocol import Asked, Content, Corpus, Document, Hit, Served
 from raylib.serve.server import serve as answer
-from raylib.types import Embeddings, Role
+from raylib.types import Embeddings, EncodeContext, Role
 
 T = TypeVar("T")
 
@@ -66,8 +66,8 @@ class _ModelReplica:
         self._worker = ModelWorker(encoder, max_tokens)
         self._worker.load()
 
-    async def encode(self, contents: Sequence[Content], role: Role | None) -> Vectors:
-        return await asyncio.to_thread(self._worker.encode, contents, role)
+    async def encode(self, contents: Sequence[Content], asked: Asked) -> Vectors:
+        return await asyncio.to_thread(self._worker.encode, contents, asked)
 
 
 class _CorpusReplica:
@@ -79,6 +79,9 @@ class _CorpusReplica:
     async def call(self, method: str, arguments: tuple[Any, ...]) -> Any:
         """What the method gives. A failure that is raised is the caller's: it travels as Ray sends it."""
         return await getattr(self._corpus, method)(*arguments)
+
+    async def contexts(self) -> Mapping[Role, EncodeContext]:
+        return self._corpus.contexts
 
     def __del__(self) -> None:
         corpus = getattr(self, "_corpus", None)
@@ -102,8 +105,8 @@ class ReplicaRunner:
         if self._counting is not None:
             self._counting.cancel()
 
-    async def __call__(self, contents: Sequence[Content], role: Role | None) -> Vectors:
-        return await _unwrapped(self._encode.remote(list(contents), role))
+    async def __call__(self, contents: Sequence[Content], asked: Asked) -> Vectors:
+        return await _unwrapped(self._encode.remote(list(contents), asked))
 
     async def _count(self) -> None:
         while True:
@@ -118,8 +121,8 @@ class RemoteCorpus:
     """A `Corpus` whose replica may be started again under it: what is asked then is asked again, for all of it may be
     done twice."""
 
-    def __init__(self, model: str, handle: Any) -> None:
-        self.model = model
+    def __init__(self, model: str, contexts: Mapping[Role, EncodeContext], handle: Any) -> None:
+        self.model, self.contexts = model, contexts
         self._call = handle.call
 
     async def _ask(self, method: str, *arguments: Any) -> Any:
@@ -260,6 +263,7 @@ def _corpus_opener(config: ServeConfig) -> Any:
             graceful_shutdown_timeout_s=config.timeout,
         )(_CorpusReplica)
         handle = await asyncio.to_thread(_run, deployment.bind(config, name, encoder), application, f"corpus {name}")
-        return RemoteCorpus(encoder.spec.name, handle), lambda: serve.delete(application)
+        contexts = await _unwrapped(handle.contexts.remote())
+        return RemoteCorpus(encoder.spec.name, contexts, handle), lambda: serve.delete(application)
 
     return opened

@@ -59,12 +59,14 @@ class SearchRequest(_Asked):
 
 
 class NewDocument(_Asked):
-    """A document with a text, an image (a data URL), or both where the model fuses them. One with an `id` that is there
-    replaces the other; without an `id` it is given one."""
+    """A document with a text, an image (a data URL), or both where the model fuses them; or a PDF (a data URL), each
+    page of which becomes a document, "ID#page=3". One with an `id` that is there replaces the other; without an `id` it
+    is given one."""
 
     id: Name | None = None
     text: str | None = None
     image: str | None = None
+    pdf: str | None = None
     metadata: Annotated[dict[Name, MetadataValue], Field(max_length=MAX_METADATA_FIELDS)] = Field(default_factory=dict)
 
 

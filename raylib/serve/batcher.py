@@ -22,8 +22,8 @@ from raylib.evaluate.contents import count_pixels
 from raylib.models.protocol import Encoder
 from raylib.serve.costs import Costs
 from raylib.serve.model_worker import Vectors
-from raylib.serve.protocol import Content
-from raylib.types import Embeddings, Role
+from raylib.serve.protocol import Asked, Content
+from raylib.types import Embeddings
 
 MAX_DEATHS = 3
 """How often workers may die over a content before it is given up. After the first death it goes alone."""
@@ -45,7 +45,7 @@ class Runner(Protocol):
     @property
     def models(self) -> int: ...
 
-    def __call__(self, contents: Sequence[Content], role: Role | None) -> Awaitable[Vectors]:
+    def __call__(self, contents: Sequence[Content], asked: Asked) -> Awaitable[Vectors]:
         """Raises WorkerDiedError."""
         ...
 
@@ -84,7 +84,7 @@ class _Waiting:
     request: _Request
     row: int
     content: Content
-    role: Role | None
+    asked: Asked
     cost: int
     pixels: int
     deaths: int = 0
@@ -118,7 +118,7 @@ class Batcher:
         return len(self._running)
 
     async def embed(
-        self, contents: Sequence[Content], role: Role | None, seconds: float | None = None
+        self, contents: Sequence[Content], asked: Asked, seconds: float | None = None
     ) -> tuple[Embeddings, list[int]]:
         """See `Embedder.embed`. Raises besides ModelError where the model failed, WorkerDiedError where it is gone."""
         n = len(contents)
@@ -131,7 +131,7 @@ class Batcher:
         request = _Request(n, asyncio.get_running_loop().create_future(), tokens=[0] * n)
         for row, content in enumerate(contents):
             pixels = count_pixels(content.image) if content.image is not None else 0
-            self._queue.append(_Waiting(request, row, content, role, self._costs.of(content, pixels), pixels))
+            self._queue.append(_Waiting(request, row, content, asked, self._costs.of(content, pixels), pixels))
         self._live += n
         self._send()
         try:
@@ -199,7 +199,7 @@ class Batcher:
         self._send()
 
     def _take(self) -> list[_Waiting]:
-        """The first that waits, and those near it that share its role and fit beside it."""
+        """The first that waits, and those near it that are asked for alike and fit beside it."""
         first = self._queue.popleft()
         if first.deaths:
             self._live -= 1
@@ -207,7 +207,7 @@ class Batcher:
         chosen, passed = [first], []
         fits = self._costs.batch_of(first.cost, first.pixels)
         for one in itertools.islice(self._queue, _WINDOW):
-            if one.role == first.role and not one.deaths and fits(one.cost, one.pixels):
+            if one.asked == first.asked and not one.deaths and fits(one.cost, one.pixels):
                 chosen.append(one)
             else:
                 passed.append(one)
@@ -222,7 +222,7 @@ class Batcher:
     async def _work(self, batch: list[_Waiting]) -> None:
         start = time.monotonic()
         try:
-            vectors = await self._run([one.content for one in batch], batch[0].role)
+            vectors = await self._run([one.content for one in batch], batch[0].asked)
         except WorkerDiedError as death:
             self._again(batch, death)
             return

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import base64
+import asyncio
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from raylib.errors import UserError
 from raylib.serve.api_models import (
     AddReply,
     AddRequest,
@@ -22,7 +22,9 @@ from raylib.serve.api_models import (
 )
 from raylib.serve.contents import ContentReader
 from raylib.serve.embeddings_api import chosen
-from raylib.serve.limits import MAX_METADATA_CHARACTERS, Limits
+from raylib.serve.images import bytes_of_url
+from raylib.serve.intake import IntakeLimits, document, pdf_documents
+from raylib.serve.limits import MAX_ID_CHARACTERS, MAX_METADATA_FIELDS, Limits
 from raylib.serve.protocol import Document, Served
 from raylib.serve.replies import RequestError, as_request_error, json_response
 
@@ -36,7 +38,7 @@ def documents_router(served: Mapping[str, Served], limits: Limits) -> APIRouter:
         assert one.corpus is not None
         content = ContentReader(limits).content(asked.query, asked.image, "query")
         try:
-            vectors, _ = await one.embedder.embed([content], "query", limits.seconds)
+            vectors, _ = await one.embedder.embed([content], one.asked("query"), limits.seconds)
         except Exception as error:
             raise as_request_error(error, "query") from error
         [hits] = await one.corpus.search(vectors, asked.top_k, asked.filters)
@@ -46,7 +48,7 @@ def documents_router(served: Mapping[str, Served], limits: Limits) -> APIRouter:
     @router.post("/v1/documents", summary="Add documents", responses={200: {"model": AddReply}})
     async def add(asked: AddRequest) -> Response:
         targets = _targets(served, asked.model)
-        documents = _documents(asked.documents, limits)
+        documents = await asyncio.to_thread(_documents, asked.documents, limits)
         for one in targets:
             await _add(one, documents, limits)
         return json_response({"object": "list", "ids": [document.id for document in documents]})
@@ -73,7 +75,7 @@ async def _add(one: Served, documents: Sequence[Document], limits: Limits) -> No
     assert one.corpus is not None
     contents = [document.content for document in documents]
     try:
-        vectors, _ = await one.embedder.embed(contents, "document", limits.seconds)
+        vectors, _ = await one.embedder.embed(contents, one.asked("document"), limits.seconds)
     except Exception as error:
         raise as_request_error(error, "documents") from error
     await one.corpus.add(documents, vectors)
@@ -91,26 +93,47 @@ async def _delete(served: Mapping[str, Served], model: str | None, ids: Sequence
 
 
 def _documents(given: Sequence[NewDocument], limits: Limits) -> list[Document]:
-    """Raises RequestError for contents beyond the limits, and for an id that comes twice."""
+    """Decodes images and draws PDFs: call it in a thread. Raises RequestError for contents beyond the limits or that
+    cannot be used, and for an id that comes twice."""
     reader = ContentReader(limits)
     reader.check_count(len(given), "documents")
     documents: dict[str, Document] = {}
     for place, one in enumerate(given):
         param = f"documents[{place}]"
-        content = reader.content(one.text, one.image, param)
-        for name, value in one.metadata.items():
-            if isinstance(value, str) and len(value) > MAX_METADATA_CHARACTERS:
-                raise RequestError(400, f"{param}.metadata.{name} is longer than {MAX_METADATA_CHARACTERS}", param)
-            if isinstance(value, int) and not -(2**63) <= value < 2**63:
-                raise RequestError(400, f"{param}.metadata.{name} has more than 64 bits; send it as text", param)
-        name = one.id if one.id is not None else id_of(one)
-        if one.id is not None and name in documents:
+        try:
+            found = [_document(one, reader, param)] if one.pdf is None else _pages(one, limits, param)
+        except UserError as error:
+            raise RequestError(400, f"{param}: {error}", param) from None
+        if one.id is not None and any(document.id in documents for document in found):
             raise RequestError(400, f"{param}: its id came before; send each document once", param)
-        documents[name] = Document(name, content, one.metadata)
+        documents.update({document.id: document for document in found})
+        reader.check_count(len(documents), "documents")
     return list(documents.values())
 
 
-def id_of(document: NewDocument) -> str:
-    """An id for a document without one: of what it holds, so that the same document sent twice is one."""
-    told = json.dumps([document.text, document.image, document.metadata], sort_keys=True)
-    return base64.urlsafe_b64encode(hashlib.sha256(told.encode()).digest()[:18]).decode()
+def _document(one: NewDocument, reader: ContentReader, param: str) -> Document:
+    """Raises UserError and RequestError."""
+    return document(reader.content(one.text, one.image, param), one.id, one.metadata, _bounds(reader.limits))
+
+
+def _pages(one: NewDocument, limits: Limits, param: str) -> list[Document]:
+    """Raises UserError and RequestError."""
+    if one.text is not None or one.image is not None:
+        raise RequestError(400, f"{param}: a PDF has pages of its own; send text and image as other documents", param)
+    data = bytes_of_url(one.pdf or "", f"{param}.pdf", "a file as data:application/pdf;base64,…", "invalid_pdf")
+    name = one.id if one.id is not None else f"pdf-{hashlib.sha256(data).hexdigest()[:32]}"
+    return pdf_documents(data, name, one.metadata, limits=_bounds(limits))
+
+
+def _bounds(limits: Limits) -> IntakeLimits:
+    return IntakeLimits(
+        id_characters=MAX_ID_CHARACTERS,
+        text_characters=limits.text_characters,
+        metadata_fields=MAX_METADATA_FIELDS,
+        image_bytes=limits.body_bytes,
+        image_pixels=limits.image_pixels,
+        pdf_bytes=limits.body_bytes,
+        pdf_pages=limits.inputs,
+        pdf_pixels=limits.request_pixels,
+        pdf_seconds=limits.seconds,
+    )

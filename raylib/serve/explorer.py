@@ -22,6 +22,7 @@ from raylib.inspect.draw import excerpt
 from raylib.inspect.thumbnails import name_of, upright_size
 from raylib.inspect.vectors import why_no_heat_map
 from raylib.inspect.view import Card
+from raylib.models.protocol import Encoder
 from raylib.search.exact import score
 from raylib.serve.explain import Explained, Explainer
 from raylib.serve.explorer_models import (
@@ -153,21 +154,25 @@ def _shown(document: Document) -> ShownDocument:
 
 
 def _add_explain(router: APIRouter, served: Mapping[str, Served]) -> None:
-    explainers = {name: Explainer(one.embedder.encoder) for name, one in served.items()}
+    explainers: dict[str, Explainer] = {}
+
+    def explainer_of(encoder: Encoder) -> Explainer:
+        """Made when it is first asked for: what is served changes while the server runs."""
+        return explainers.setdefault(encoder.fingerprint, Explainer(encoder))
 
     @router.post("/v1/explain", tags=["explorer"])
     async def explain(asked: ExplainRequest) -> ExplainReply:
         """Which patches of a page each word of a question is like, for models of late interaction."""
         name, model, corpus = _searched(served, asked.model)
         pages = await _pages(corpus, asked)
-        query, _ = await model.embedder.embed([Content(text=asked.query)], "query")
+        query, _ = await model.embedder.embed([Content(text=asked.query)], model.asked("query"))
         vectors = await corpus.vectors([page.id for page in pages])
         similarity = model.embedder.encoder.similarity
         reason = why_no_heat_map(str(similarity))
 
         def compute() -> tuple[float, Explained | str]:
             total = float(score(query, vectors.take([0]), similarity)[0, 0])
-            return total, reason or explainers[name].explain(asked.query, query[0], pages, vectors)
+            return total, reason or explainer_of(model.embedder.encoder).explain(asked.query, query[0], pages, vectors)
 
         total, found = await asyncio.to_thread(compute)
         base: dict[str, Any] = {"model": name, "document_id": asked.document_id, "total": round(total, 5)}

@@ -1,4 +1,4 @@
-"""Images that clients send: data URLs alone, checked by their headers before anything is decoded.
+"""Images, and other files, that clients send: data URLs alone, checked by their headers before anything is decoded.
 
 No address that a client names is ever fetched: it could be one that only this machine reaches.
 """
@@ -24,16 +24,21 @@ def image_of_url(url: str, limits: Limits, param: str) -> tuple[bytes, int]:
     The bytes are a PNG, JPEG or WebP of at most `limits.image_pixels`; whether they decode shows where they are
     decoded.
     """
+    data = bytes_of_url(url, param, "an image as data:image/png;base64,…", "invalid_image")
+    return data, checked_pixels(data, limits, param)
+
+
+def bytes_of_url(url: str, param: str, expected: str, code: str) -> bytes:
+    """What a data URL holds. Raises RequestError with status 400 where it is none; expected: what it should be."""
     head = _HEAD.match(url)
     if head is None or ";base64" not in head[2].lower():
         scheme = url[:16].partition(":")[0].lower()
         why = "addresses are not fetched" if scheme in ("http", "https", "file", "ftp", "s3") else "this is none"
-        raise RequestError(400, f"{param}: expected an image as data:image/png;base64,…; {why}", param, "invalid_image")
+        raise RequestError(400, f"{param}: expected {expected}; {why}", param, code)
     try:
-        data = base64.b64decode(url[head.end() :], validate=True)
+        return base64.b64decode(url[head.end() :], validate=True)
     except (binascii.Error, ValueError):
-        raise RequestError(400, f"{param}: the data URL is not valid base64", param, "invalid_image") from None
-    return data, checked_pixels(data, limits, param)
+        raise RequestError(400, f"{param}: the data URL is not valid base64", param, code) from None
 
 
 def checked_pixels(data: bytes, limits: Limits, param: str) -> int:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 MAX_TOP_K = 1000
 MAX_ID_CHARACTERS = 1024
 MAX_METADATA_FIELDS = 64
-MAX_METADATA_CHARACTERS = 4096
-"""Of one value."""
 
 _BODIES_AT_A_TIME = 16
 """Bodies of full length that fit into what is held at a time; short ones are many more."""

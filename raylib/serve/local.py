@@ -14,8 +14,8 @@ from raylib.models.protocol import Encoder
 from raylib.serve.batcher import Batcher, Runner
 from raylib.serve.config import ServeConfig
 from raylib.serve.model_worker import ModelWorker, Vectors
-from raylib.serve.protocol import Content, Corpus, Embedder, Served
-from raylib.types import Role, compares_vectors
+from raylib.serve.protocol import Asked, Content, Corpus, Embedder, Served
+from raylib.types import compares_vectors
 
 CorpusOpener = Callable[[str, Encoder], Awaitable[tuple[Corpus, Callable[[], Any]]]]
 """(corpus, encoder) → the corpus, and what closes it."""
@@ -30,9 +30,9 @@ class LocalRunner:
         self._worker = worker
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="model")
 
-    async def __call__(self, contents: Sequence[Content], role: Role | None) -> Vectors:
+    async def __call__(self, contents: Sequence[Content], asked: Asked) -> Vectors:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._worker.encode, contents, role)
+        return await loop.run_in_executor(self._threads, self._worker.encode, contents, asked)
 
     def close(self) -> None:
         self._threads.shutdown(wait=False)

@@ -19,7 +19,7 @@ from raylib.evaluate.encode import Encoded, is_out_of_memory, run_forward
 from raylib.evaluate.plan import readable_fields
 from raylib.evaluate.prepare import prepare
 from raylib.models.protocol import Encoder
-from raylib.serve.protocol import Content
+from raylib.serve.protocol import Asked, Content
 from raylib.types import Embeddings, EncodeContext, Role
 
 logger = logging.getLogger(__name__)
@@ -82,11 +82,10 @@ class ModelWorker:
         """Raises what is wrong with the model's files."""
         self.encoder.load()
 
-    def encode(self, contents: Sequence[Content], role: Role | None) -> Vectors:
+    def encode(self, contents: Sequence[Content], asked: Asked) -> Vectors:
         """At most `MAX_CONTENTS` contents. What is wrong with one of them is told of that one alone."""
         assert len(contents) <= MAX_CONTENTS
-        if role not in self._contexts:
-            self._contexts[role] = context_of(self.encoder, role)
+        context = asked if isinstance(asked, EncodeContext) else self._own_context(asked)
         done = _Done({}, {}, {}, {})
         for fields, rows in _kinds(contents).items():
             try:
@@ -96,8 +95,13 @@ class ModelWorker:
             except UserError as error:
                 done.reasons.update(dict.fromkeys(rows, str(error)))
                 continue
-            self._encode_kind(contents, self._contexts[role], names, rows, done)
+            self._encode_kind(contents, context, names, rows, done)
         return done.vectors(len(contents))
+
+    def _own_context(self, role: Role | None) -> EncodeContext:
+        if role not in self._contexts:
+            self._contexts[role] = context_of(self.encoder, role)
+        return self._contexts[role]
 
     def _encode_kind(
         self, contents: Sequence[Content], context: EncodeContext, names: tuple[str, ...], rows: list[int], done: _Done

@@ -10,10 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from raylib.models.protocol import Encoder
-from raylib.types import Embeddings, Role
+from raylib.types import Embeddings, EncodeContext, Role
 
 Metadata = Mapping[str, str | int | float | bool]
 """What a document says of itself beside its content; filters of a search compare these."""
+
+
+Asked = Role | EncodeContext | None
+"""How contents are encoded: as a side of a retrieval, as the model does that by itself, or under the very prompt that
+the contents they are compared with have."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Embedder(Protocol):
     encoder: Encoder
 
     async def embed(
-        self, contents: Sequence[Content], role: Role | None, seconds: float | None = None
+        self, contents: Sequence[Content], asked: Asked, seconds: float | None = None
     ) -> tuple[Embeddings, list[int]]:
         """One entry a content, in order, and the tokens that each had.
 
@@ -67,10 +72,12 @@ class Embedder(Protocol):
 class Corpus(Protocol):
     """Documents with vectors of one model, searched exactly, durable.
 
-    What `add` and `delete` were asked is on disk when they return, and is there after a kill.
+    What `add` and `delete` were asked is on disk when they return, and is there after a kill. contexts: the prompts
+    under which queries and documents are to be encoded.
     """
 
     model: str
+    contexts: Mapping[Role, EncodeContext]
 
     async def search(
         self, queries: Embeddings, top_k: int, filters: Mapping[str, Any] | None = None
@@ -109,3 +116,7 @@ class Served:
     name: str
     embedder: Embedder
     corpus: Corpus | None = None
+
+    def asked(self, role: Role) -> Asked:
+        """How a content is encoded that is compared with the corpus."""
+        return role if self.corpus is None else self.corpus.contexts[role]

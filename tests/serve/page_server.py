@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from fastapi import FastAPI, Request
@@ -25,9 +25,9 @@ from raylib.models.protocol import Encoder, ModelSpec
 from raylib.models.registry import resolve
 from raylib.search.exact import score
 from raylib.serve.explorer import explorer_router
-from raylib.serve.protocol import Content, Document, Hit, Served
+from raylib.serve.protocol import Asked, Content, Document, Hit, Served
 from raylib.tasks import page_layout, stdlib_cards
-from raylib.types import Embeddings, Role, Similarity
+from raylib.types import Embeddings, EncodeContext, Role, Similarity
 
 RETRIEVER, UNTRAINED, DENSE = "raylib/page-retriever-tiny", "raylib/untrained-page-retriever", "raylib/untrained-clip"
 
@@ -39,23 +39,23 @@ class LocalEmbedder:
         self.encoder = encoder
         self._lock = threading.Lock()
 
-    def now(self, contents: Sequence[Content], role: Role | None) -> Embeddings:
+    def now(self, contents: Sequence[Content], asked: Asked) -> Embeddings:
         from PIL import Image
 
-        context = self.encoder.context(None, role)
+        context = asked if isinstance(asked, EncodeContext) else self.encoder.context(None, asked)
         with self._lock:
             if all(content.image is not None for content in contents):
                 images = [Image.open(io.BytesIO(content.image or b"")).convert("RGB") for content in contents]
                 return self.encoder.encode({"image": images}, context)
             if all(content.image is None for content in contents):
                 return self.encoder.encode({"text": [content.text for content in contents]}, context)
-        return Embeddings.from_list([self.now([content], role)[0] for content in contents])
+        return Embeddings.from_list([self.now([content], asked)[0] for content in contents])
 
     async def embed(
-        self, contents: Sequence[Content], role: Role | None, seconds: float | None = None
+        self, contents: Sequence[Content], asked: Asked, seconds: float | None = None
     ) -> tuple[Embeddings, list[int]]:
         del seconds
-        found = await asyncio.to_thread(self.now, contents, role)
+        found = await asyncio.to_thread(self.now, contents, asked)
         return found, found.token_counts.tolist()
 
 
@@ -64,6 +64,9 @@ class MemoryCorpus:
 
     def __init__(self, embedder: LocalEmbedder, documents: Sequence[Document]) -> None:
         self.model = embedder.encoder.spec.name
+        self.contexts: dict[Role, EncodeContext] = {
+            role: embedder.encoder.context(None, role) for role in get_args(Role)
+        }
         self._similarity: Similarity = embedder.encoder.similarity
         self._documents = {document.id: document for document in sorted(documents, key=lambda one: one.id)}
         self._vectors = embedder.now([document.content for document in self._documents.values()], "document")
