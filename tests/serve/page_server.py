@@ -157,7 +157,7 @@ def application(
     async def info():
         models = [
             {
-                "name": name,
+                "id": name,
                 "similarity": str(one.embedder.encoder.similarity),
                 "modalities": sorted(one.embedder.encoder.modalities),
                 "documents": await one.corpus.count() if one.corpus else None,

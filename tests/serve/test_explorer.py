@@ -275,3 +275,21 @@ def test_without_runs(tmp_path):
         assert not listed["available"] and listed["note"] and str(tmp_path) not in listed["note"]
     with TestClient(application({})) as http:
         assert http.get("/v1/runs/worst").status_code == 404
+    with TestClient(application({}, str(tmp_path / "gone"))) as http:
+        answer = http.get("/v1/runs/worst")
+    assert answer.status_code == 404 and str(tmp_path) not in answer.text
+
+
+def test_a_model_that_is_replaced_is_explained_by_the_new_one(client):
+    """A mapping that changes is followed, as where a model is updated."""
+    page = Document("1", Content(image=png(page_of(PAGES["1"]))))
+
+    def made(encoder):
+        embedder = LocalEmbedder(encoder)
+        return Served(COLOURS, embedder, MemoryCorpus(embedder, [page]))
+
+    served = {COLOURS: made(colours())}
+    with TestClient(application(served)) as http:
+        assert explained(http, document_id="1")["kind"] == "patches"
+        served[COLOURS] = made(gridless())
+        assert explained(http, document_id="1")["kind"] == "whole"
