@@ -69,7 +69,8 @@ Model = Annotated[str | None, Query(max_length=1024)]
 
 
 def explorer_router(served: Mapping[str, Served], runs: str | None) -> APIRouter:
-    """served: model name → what is served of it, looked up with every request. runs: the output folder of raylib evaluate, None without one."""
+    """served: model name → what is served of it, looked up with every request. runs: the output folder of raylib
+    evaluate, None without one."""
     router = APIRouter()
     _add_page(router)
     _add_documents(router, served)

@@ -15,10 +15,17 @@ from raylib.serve.explorer import ASSETS
 from raylib.serve.pictures import Pictures
 from raylib.serve.protocol import Content, Document, Served
 from tests.inspect.made import PAGES, TASK, colours, gridless, page_of, png, write_data
+from tests.serve import page_server
 from tests.serve.page_server import DENSE, LocalEmbedder, MemoryCorpus, application
 
 COLOURS, GRIDLESS = "tests.inspect.made:colours", "tests.inspect.made:gridless"
 PATHS = ["../index.html", "..%2Findex.html", "app.js%00", "/etc/passwd", "app.py", "index.html", ""]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def served(tmp_path_factory):
+    with page_server.card_models(tmp_path_factory.mktemp("caches")) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

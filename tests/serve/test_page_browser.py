@@ -22,6 +22,12 @@ QUESTION, ANSWER = "convert command line strings", "argparse.Action"
 
 
 @pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    with page_server.card_models(tmp_path_factory.mktemp("caches")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
 def browser():
     with playwright.sync_playwright() as started:
         found = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
