@@ -69,7 +69,8 @@ Model = Annotated[str | None, Query(max_length=1024)]
 
 
 def explorer_router(served: Mapping[str, Served], runs: str | None) -> APIRouter:
-    """served: model name → what is served of it. runs: the output folder of raylib evaluate, None without one."""
+    """served: model name → what is served of it, looked up with every request. runs: the output folder of raylib
+    evaluate, None without one."""
     router = APIRouter()
     _add_page(router)
     _add_documents(router, served)
@@ -156,9 +157,11 @@ def _shown(document: Document) -> ShownDocument:
 def _add_explain(router: APIRouter, served: Mapping[str, Served]) -> None:
     explainers: dict[str, Explainer] = {}
 
-    def explainer_of(encoder: Encoder) -> Explainer:
-        """Made when it is first asked for: what is served changes while the server runs."""
-        return explainers.setdefault(encoder.fingerprint, Explainer(encoder))
+    def explainer(name: str, encoder: Encoder) -> Explainer:
+        """Made once for each model, and again where another one was put in its place."""
+        if name not in explainers or explainers[name].encoder is not encoder:
+            explainers[name] = Explainer(encoder)
+        return explainers[name]
 
     @router.post("/v1/explain", tags=["explorer"])
     async def explain(asked: ExplainRequest) -> ExplainReply:
@@ -167,12 +170,13 @@ def _add_explain(router: APIRouter, served: Mapping[str, Served]) -> None:
         pages = await _pages(corpus, asked)
         query, _ = await model.embedder.embed([Content(text=asked.query)], model.asked("query"))
         vectors = await corpus.vectors([page.id for page in pages])
-        similarity = model.embedder.encoder.similarity
+        encoder = model.embedder.encoder
+        similarity = encoder.similarity
         reason = why_no_heat_map(str(similarity))
 
         def compute() -> tuple[float, Explained | str]:
             total = float(score(query, vectors.take([0]), similarity)[0, 0])
-            return total, reason or explainer_of(model.embedder.encoder).explain(asked.query, query[0], pages, vectors)
+            return total, reason or explainer(name, encoder).explain(asked.query, query[0], pages, vectors)
 
         total, found = await asyncio.to_thread(compute)
         base: dict[str, Any] = {"model": name, "document_id": asked.document_id, "total": round(total, 5)}
@@ -231,7 +235,13 @@ def _add_runs(router: APIRouter, runs: Runs | None) -> None:
         """The queries of a run with the lowest measure, what was expected, and what came instead."""
         if runs is None:
             raise HTTPException(404, "the server was started without a folder of evaluation runs")
-        return _worst_reply(await asyncio.to_thread(runs.worst, run, task, measure, start, count, split, subset), start)
+        try:
+            found = await asyncio.to_thread(runs.worst, run, task, measure, start, count, split, subset)
+        except UnknownNameError:
+            raise
+        except UserError:  # its message may name folders of the server
+            raise HTTPException(404, "these rankings cannot be read; see GET /v1/runs for what there is") from None
+        return _worst_reply(found, start)
 
 
 def _worst_reply(found: Worst, start: int) -> WorstReply:

@@ -77,7 +77,9 @@ class Corpus(Protocol):
     """
 
     model: str
-    contexts: Mapping[Role, EncodeContext]
+
+    @property
+    def contexts(self) -> Mapping[Role, EncodeContext]: ...
 
     async def search(
         self, queries: Embeddings, top_k: int, filters: Mapping[str, Any] | None = None

@@ -1,8 +1,7 @@
-"""A server with the explorer page over a few cards, and nothing read from or written to the home directory."""
+"""Nothing is read from or written to the home directory."""
 
 import pytest
 
-from tests.serve import page_server
 from tests.tasks.local_vidore import private_datasets_cache
 
 
@@ -13,10 +12,3 @@ def private_caches(tmp_path_factory):
         patch.setenv("RAYLIB_CACHE", str(folder / "raylib"))
         with private_datasets_cache(str(folder / "datasets")):
             yield
-
-
-@pytest.fixture(scope="package")
-def served(private_caches):
-    """Two models of late interaction and a dense one over 12 cards."""
-    models = [page_server.RETRIEVER, page_server.UNTRAINED, page_server.DENSE]
-    return page_server.served_of([*page_server.cards(12)], models)

@@ -14,9 +14,11 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
@@ -28,6 +30,7 @@ from raylib.serve.explorer import explorer_router
 from raylib.serve.protocol import Asked, Content, Document, Hit, Served
 from raylib.tasks import page_layout, stdlib_cards
 from raylib.types import Embeddings, EncodeContext, Role, Similarity
+from tests.tasks.local_vidore import private_datasets_cache
 
 RETRIEVER, UNTRAINED, DENSE = "raylib/page-retriever-tiny", "raylib/untrained-page-retriever", "raylib/untrained-clip"
 
@@ -116,6 +119,15 @@ def served_of(documents: Sequence[Document], models: Sequence[str]) -> dict[str,
     return found
 
 
+@contextmanager
+def card_models(folder: Path):
+    """Two models of late interaction and a dense one over 12 cards. Nothing is read from or written to the home
+    directory as long as this lasts."""
+    with pytest.MonkeyPatch.context() as patch, private_datasets_cache(str(folder / "datasets")):
+        patch.setenv("RAYLIB_CACHE", str(folder / "raylib"))
+        yield served_of(cards(12), [RETRIEVER, UNTRAINED, DENSE])
+
+
 def cards(count: int) -> list[Document]:
     """The first cards of StdlibCards; metadata: the package that a card is of, and its number."""
     found, _ = stdlib_cards.build("test")
@@ -160,7 +172,7 @@ def application(
     async def info():
         models = [
             {
-                "name": name,
+                "id": name,
                 "similarity": str(one.embedder.encoder.similarity),
                 "modalities": sorted(one.embedder.encoder.modalities),
                 "documents": await one.corpus.count() if one.corpus else None,

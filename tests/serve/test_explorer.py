@@ -15,10 +15,17 @@ from raylib.serve.explorer import ASSETS
 from raylib.serve.pictures import Pictures
 from raylib.serve.protocol import Content, Document, Served
 from tests.inspect.made import PAGES, TASK, colours, gridless, page_of, png, write_data
+from tests.serve import page_server
 from tests.serve.page_server import DENSE, LocalEmbedder, MemoryCorpus, application
 
 COLOURS, GRIDLESS = "tests.inspect.made:colours", "tests.inspect.made:gridless"
 PATHS = ["../index.html", "..%2Findex.html", "app.js%00", "/etc/passwd", "app.py", "index.html", ""]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def served(tmp_path_factory):
+    with page_server.card_models(tmp_path_factory.mktemp("caches")) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -275,3 +282,21 @@ def test_without_runs(tmp_path):
         assert not listed["available"] and listed["note"] and str(tmp_path) not in listed["note"]
     with TestClient(application({})) as http:
         assert http.get("/v1/runs/worst").status_code == 404
+    with TestClient(application({}, str(tmp_path / "gone"))) as http:
+        answer = http.get("/v1/runs/worst")
+    assert answer.status_code == 404 and str(tmp_path) not in answer.text
+
+
+def test_a_model_that_is_replaced_is_explained_by_the_new_one(client):
+    """A mapping that changes is followed, as where a model is updated."""
+    page = Document("1", Content(image=png(page_of(PAGES["1"]))))
+
+    def made(encoder):
+        embedder = LocalEmbedder(encoder)
+        return Served(COLOURS, embedder, MemoryCorpus(embedder, [page]))
+
+    served = {COLOURS: made(colours())}
+    with TestClient(application(served)) as http:
+        assert explained(http, document_id="1")["kind"] == "patches"
+        served[COLOURS] = made(gridless())
+        assert explained(http, document_id="1")["kind"] == "whole"

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 
+import raylib
+from tests.inspect import made
 from tests.serve import page_server
 from tests.serve.page_server import DENSE, NOTE, RETRIEVER, UNTRAINED, application, running
 
@@ -17,6 +19,12 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium: install it to drive the explorer page")
 
 QUESTION, ANSWER = "convert command line strings", "argparse.Action"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    with page_server.card_models(tmp_path_factory.mktemp("caches")) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -188,9 +196,13 @@ def test_two_models_side_by_side(page, served):
     expect(right).to_have_count(12)
     ids = [[hit.get_attribute("data-id") for hit in side.all()] for side in (left, right)]
     assert ids[0] != ids[1] and sorted(ids[0]) == sorted(ids[1])
-    moves = [ids[1].index(one) - place for place, one in enumerate(ids[0])]
+    moves = [ids[0].index(one) - place for place, one in enumerate(ids[1])]
     signs = ["=" if by == 0 else f"▲ {by}" if by > 0 else f"▼ {-by}" for by in moves]
-    assert page.locator(".side").nth(0).locator(".moved").all_inner_texts() == signs
+    assert page.locator(".side").nth(1).locator(".moved").all_inner_texts() == signs
+    there = [ids[1].index(one) + 1 for one in ids[0]]
+    places = ["=" if rank == place else f"→ {rank}" for place, rank in enumerate(there, 1)]
+    assert page.locator(".side").nth(0).locator(".moved").all_inner_texts() == places
+    expect(page.locator(".lines-between path.up")).to_have_count(sum(by > 0 for by in moves))
     expect(page.locator(".lines-between path")).to_have_count(12)
     expect(page.locator(".count").first).to_contain_text(
         f"12 pages are in both rankings, {moves.count(0)} of them in the same place"
@@ -202,6 +214,36 @@ def test_two_models_side_by_side(page, served):
     page.keyboard.press("Enter")
     expect(page.locator("#viewer")).to_contain_text(UNTRAINED)
     expect(page.locator("#viewer")).to_contain_text("rank 1 with the other model")
+
+
+def test_the_worst_queries_lead_to_a_search(browser, served, tmp_path):
+    made.write_data(str(tmp_path / "data"))
+    model = "tests.inspect.made:colours"
+    done = raylib.evaluate(
+        [model],
+        tasks=[made.TASK],
+        data_root=str(tmp_path / "data"),
+        output_folder=str(tmp_path / "results"),
+        local=True,
+        quiet=True,
+    )
+    assert done.ok
+    runs = str(tmp_path / "results")
+    with running(application(served, runs)) as address, opened(browser, address) as page:
+        page.goto("/#/worst")
+        queries = page.locator(".query")
+        expect(queries).to_have_count(3)
+        expect(queries.first.locator(".value")).to_contain_text("54.4")
+        expected, came = queries.first.locator("section").all()
+        assert [text.strip() for text in expected.locator(".line b").all_inner_texts()] == ["Rank 3", "Rank 4"]
+        expect(came.locator(".line b")).to_have_text(["Rank 1", "Rank 2", "Rank 3"])
+        assert came.locator("img").first.evaluate("image => image.naturalWidth") == 60
+        expect(queries.nth(1).locator(".question")).to_have_text(made.QUERIES["3"])  # markup that stays a text
+        page.get_by_label("Measure").select_option("recall_at_1")
+        expect(page.locator("dt").first).to_have_text("Mean Recall@1")
+        page.get_by_role("link", name="red green").click()
+        expect(page.get_by_role("searchbox")).to_have_value("red green")
+        expect(page.locator(".card")).to_have_count(12)
 
 
 def test_an_image_asks(page, served):

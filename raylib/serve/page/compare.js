@@ -91,11 +91,12 @@ function row(app, item, document) {
     h("span", { class: "caption" }, h("span", { class: "id", title: item.id }, item.id), h("span", { class: "line" }, h("span", { class: "score" }, number(item.score)), h("span", { class: "moved" }, sign)))));
 }
 
-// How a page stands here against the other ranking.
-function moved({ rank, there }) {
+// On the left, where a page is on the right; there, how it moved: in the colour of its line.
+function moved({ rank, there, side }) {
   if (!there) return ["only", "only here", "only in this ranking"];
+  if (rank === there) return ["same", "=", "the same rank in the other"];
+  if (side === 0) return ["", `→ ${there}`, `rank ${there} in the other`];
   const by = there - rank;
-  if (by === 0) return ["same", "=", "same rank in the other"];
   return by > 0 ? ["up", `▲ ${by}`, `${by} higher than in the other`] : ["down", `▼ ${-by}`, `${-by} lower than in the other`];
 }
 
