@@ -12,6 +12,8 @@ import contextlib
 import itertools
 import logging
 import os
+import socket
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
@@ -21,12 +23,12 @@ import ray.exceptions
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
-from raylib.cluster.session import session, started_here
+from raylib.cluster.session import session
 from raylib.errors import ModelError
 from raylib.models.protocol import Encoder
 from raylib.serve.batcher import WorkerDiedError
 from raylib.serve.config import ServeConfig
-from raylib.serve.local import add_served, batcher_of, open_here, servable_encoders
+from raylib.serve.local import SWITCH_SECONDS, batcher_of, open_here, with_corpora
 from raylib.serve.model_worker import ModelWorker, Vectors
 from raylib.serve.protocol import Asked, Content, Corpus, Document, Hit, Served
 from raylib.serve.server import serve as answer
@@ -62,6 +64,7 @@ class _ModelReplica:
     def __init__(self, encoder: Encoder, max_tokens: int, threads: int) -> None:
         import torch
 
+        sys.setswitchinterval(SWITCH_SECONDS)
         torch.set_num_threads(threads)
         self._worker = ModelWorker(encoder, max_tokens)
         self._worker.load()
@@ -179,26 +182,27 @@ def serve_on_ray(config: ServeConfig) -> None:
     """Until SIGTERM or SIGINT; see `raylib.serve.server.serve`. Joins a cluster, or starts one here."""
     with session(config.address, quiet=config.quiet or not config.address):
         try:
+            logging.getLogger("ray.serve").setLevel(logging.WARNING)
             serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING", "enable_access_log": False})
             answer(config, open_on_ray)
         finally:
-            if started_here():
-                serve.shutdown()
+            logging.getLogger("ray.serve").setLevel(logging.CRITICAL)  # a cluster that was started here just ends
 
 
-async def open_on_ray(config: ServeConfig, stack: AsyncExitStack) -> dict[str, Served]:
-    """See `raylib.serve.server.Opener`. Replicas of the new state of a model are ready before those of the old go."""
-    served: dict[str, Served] = {}
-    encoders = await asyncio.to_thread(servable_encoders, config)
-    for encoder in encoders:
-        name = f"raylib-{os.getpid()}-{next(_numbers)}"
-        handle = await asyncio.to_thread(_run, _model_application(config, encoder), name, encoder.spec.name)
-        stack.push_async_callback(asyncio.to_thread, serve.delete, name)
-        runner = ReplicaRunner(name, handle, config.replica_range()[0])
-        runner.watch()
-        stack.callback(runner.stop)
-        await add_served(served, encoder, batcher_of(config, encoder, runner), config, stack, _corpus_opener(config))
-    return served
+async def open_on_ray(config: ServeConfig, encoder: Encoder, name: str, stack: AsyncExitStack) -> dict[str, Served]:
+    """See `raylib.serve.server.Opener`."""
+    application = _application_name()
+    handle = await asyncio.to_thread(_run, _model_application(config, encoder), application, name)
+    stack.push_async_callback(asyncio.to_thread, serve.delete, application)
+    runner = ReplicaRunner(application, handle, config.replica_range()[0])
+    runner.watch()
+    stack.callback(runner.stop)
+    return await with_corpora(config, name, batcher_of(config, encoder, runner), stack, _corpus_opener(config))
+
+
+def _application_name() -> str:
+    """That no other server on the cluster has."""
+    return f"raylib-{socket.gethostname()}-{os.getpid()}-{next(_numbers)}"
 
 
 def _run(application: Any, name: str, what: str) -> Any:
@@ -234,13 +238,13 @@ def _model_application(config: ServeConfig, encoder: Encoder) -> Any:
         }
     deployment = serve.deployment(
         name="model",
-        ray_actor_options={"num_cpus": config.cpus_per_replica, "num_gpus": gpus},
+        ray_actor_options={"num_cpus": config.cpus_per_replica or 1, "num_gpus": gpus},
         max_ongoing_requests=_BATCHES,
         health_check_period_s=_HEALTH_SECONDS,
         graceful_shutdown_timeout_s=config.timeout,
         **scaling,
     )(_ModelReplica)
-    return deployment.bind(encoder, config.max_batch_tokens, config.cpus_per_replica)
+    return deployment.bind(encoder, config.max_batch_tokens, config.cpus_per_replica or 1)
 
 
 def _gpus_of(config: ServeConfig, encoder: Encoder) -> float:
@@ -253,7 +257,7 @@ def _gpus_of(config: ServeConfig, encoder: Encoder) -> float:
 
 def _corpus_opener(config: ServeConfig) -> Any:
     async def opened(name: str, encoder: Encoder) -> tuple[Corpus, Callable[[], Any]]:
-        application = f"raylib-{os.getpid()}-{next(_numbers)}"
+        application = _application_name()
         deployment = serve.deployment(
             name="corpus",
             num_replicas=1,

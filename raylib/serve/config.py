@@ -59,8 +59,8 @@ class ServeConfig(ModelOptions):
     gpus_per_replica: float | None = None
     """GPUs of one replica; a fraction shares one. 1 by default where the cluster has GPUs, else 0."""
 
-    cpus_per_replica: int = 1
-    """CPUs, and torch threads, of one replica."""
+    cpus_per_replica: int | None = None
+    """CPUs, and torch threads, of one replica. 1 by default; with --local as many threads as torch takes."""
 
     max_batch_tokens: int = 16384
     """Tokens per forward, padding included."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -19,6 +21,10 @@ from raylib.types import compares_vectors
 
 CorpusOpener = Callable[[str, Encoder], Awaitable[tuple[Corpus, Callable[[], Any]]]]
 """(corpus, encoder) → the corpus, and what closes it."""
+
+
+SWITCH_SECONDS = 0.0005
+"""How long one thread of Python keeps the others waiting: a forward of many small steps asks for its turn at each."""
 
 
 class LocalRunner:
@@ -38,54 +44,57 @@ class LocalRunner:
         self._threads.shutdown(wait=False)
 
 
-def servable_encoders(config: ServeConfig) -> list[Encoder]:
-    """Of --model, without weights. Raises UserError for one whose vectors no client could compare."""
-    found = [resolve_encoder(spec) for spec in config.specs()]
-    for encoder in found:
+def servable_encoders(config: ServeConfig) -> dict[str, Encoder]:
+    """Of --model, without weights, by the name that clients know: of a folder its own name alone, for where it lies is
+    no affair of theirs. Raises UserError for one whose vectors no client could compare, and for two of one name."""
+    found: dict[str, Encoder] = {}
+    for spec in config.specs():
+        encoder = resolve_encoder(spec)
         if not compares_vectors(encoder.similarity):
             raise UserError(
                 f"{encoder.spec.name} compares token weights ({encoder.similarity}), which are no vectors to serve; "
                 "leave --mode out, or give --mode dense or multi-vector"
             )
+        name = os.path.basename(os.path.abspath(spec.name)) if os.path.exists(spec.name) else spec.name
+        if name in found:
+            raise UserError(f"two models are named {name}; rename the folder of one of them")
+        found[name] = encoder
     return found
 
 
-async def open_locally(config: ServeConfig, stack: AsyncExitStack) -> dict[str, Served]:
+async def open_locally(config: ServeConfig, encoder: Encoder, name: str, stack: AsyncExitStack) -> dict[str, Served]:
     """See `raylib.serve.server.Opener`."""
-    served: dict[str, Served] = {}
-    for encoder in await asyncio.to_thread(servable_encoders, config):
-        worker = ModelWorker(encoder, config.max_batch_tokens)
-        await asyncio.to_thread(worker.load)
-        runner = LocalRunner(worker)
-        stack.callback(runner.close)
-        await add_served(served, encoder, batcher_of(config, encoder, runner), config, stack, corpus_opener(config))
-    return served
+    import torch
+
+    sys.setswitchinterval(SWITCH_SECONDS)
+    if config.cpus_per_replica is not None:
+        torch.set_num_threads(config.cpus_per_replica)
+    worker = ModelWorker(encoder, config.max_batch_tokens)
+    await asyncio.to_thread(worker.load)
+    runner = LocalRunner(worker)
+    stack.callback(runner.close)
+    return await with_corpora(config, name, batcher_of(config, encoder, runner), stack, corpus_opener(config))
 
 
 def batcher_of(config: ServeConfig, encoder: Encoder, runner: Runner) -> Batcher:
     return Batcher(encoder, runner, max_tokens=config.max_batch_tokens, max_queue=config.max_queue)
 
 
-async def add_served(
-    served: dict[str, Served],
-    encoder: Encoder,
-    embedder: Embedder,
-    config: ServeConfig,
-    stack: AsyncExitStack,
-    open_corpus: CorpusOpener,
-) -> None:
-    """Under the model's name with its first corpus, under MODEL@CORPUS with each."""
-    name = encoder.spec.name
+async def with_corpora(
+    config: ServeConfig, name: str, embedder: Embedder, stack: AsyncExitStack, open_corpus: CorpusOpener
+) -> dict[str, Served]:
+    """Under the model's name with the first corpus; where there are several, under NAME@CORPUS with each."""
     if not config.corpus:
-        served[name] = Served(name, embedder)
+        return {name: Served(name, embedder)}
+    served: dict[str, Served] = {}
     for corpus in config.corpus:
-        opened, close = await open_corpus(corpus, encoder)
+        opened, close = await open_corpus(corpus, embedder.encoder)
         stack.push_async_callback(asyncio.to_thread, close)
-        one = Served(f"{name}@{corpus}", embedder, opened)
-        if name not in served:
-            served[name] = Served(name, embedder, opened)
+        served.setdefault(name, Served(name, embedder, opened))
         if len(config.corpus) > 1:
-            served[one.name] = one
+            both = f"{name}@{os.path.basename(corpus.rstrip('/'))}"
+            served[both] = Served(both, embedder, opened)
+    return served
 
 
 def corpus_opener(config: ServeConfig) -> CorpusOpener:

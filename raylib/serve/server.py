@@ -14,59 +14,96 @@ from dataclasses import dataclass
 from typing import Any
 
 from raylib.errors import RaylibError, UserError
+from raylib.models.protocol import Encoder
 from raylib.serve.app import create_app
 from raylib.serve.auth import LOOPBACK_NAMES, read_tokens
 from raylib.serve.config import ServeConfig
 from raylib.serve.limits import Limits
+from raylib.serve.local import servable_encoders
 from raylib.serve.protocol import Served
 
 logger = logging.getLogger(__name__)
 
-Opener = Callable[[ServeConfig, AsyncExitStack], Awaitable[dict[str, Served]]]
-"""Makes what is served ready; what must be closed goes on the stack. Raises RaylibError."""
+Opener = Callable[[ServeConfig, Encoder, str, AsyncExitStack], Awaitable[dict[str, Served]]]
+"""(settings, encoder, its name for clients, stack) → what is served of it, ready; what must be closed is on the stack.
+Raises RaylibError."""
 
 _DRAIN_SECONDS = 5
 """Beyond --timeout, which every request under way has, until a stopping server gives up on the last ones."""
 
 
+@dataclass
+class _Opened:
+    served: dict[str, Served]
+    stack: AsyncExitStack
+
+
 class Current(Mapping[str, Served]):
-    """What is served now. `renew` opens it again and only then lets go of the old: no request finds nothing, and none
-    meets vectors of two states of a model."""
+    """What is served now. `renew` opens a model whose files are others than before, and only then lets go of the old:
+    no request finds nothing, and none meets vectors of two states of a model."""
 
     def __init__(self, config: ServeConfig, opener: Opener) -> None:
         self._config, self._opener = config, opener
-        self._served: dict[str, Served] = {}
-        self._stack = AsyncExitStack()
+        self._opened: dict[tuple[str, str], _Opened] = {}
         self._turn = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
 
     def __getitem__(self, name: str) -> Served:
-        return self._served[name]
+        return self._all()[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._served)
+        return iter(self._all())
 
     def __len__(self) -> int:
-        return len(self._served)
+        return len(self._all())
 
-    async def renew(self) -> None:
-        """Raises RaylibError; what was served before is served on then."""
-        async with self._turn, AsyncExitStack() as stack:
-            served = await self._opener(self._config, stack)
-            old, self._stack, self._served = self._stack, stack.pop_all(), served
-        task = asyncio.ensure_future(self._close_later(old))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+    def _all(self) -> dict[str, Served]:
+        return {name: one for opened in self._opened.values() for name, one in opened.served.items()}
 
-    async def _close_later(self, old: AsyncExitStack) -> None:
+    async def renew(self) -> bool:
+        """False where no model has changed. Raises RaylibError; what was served before is served on then."""
+        async with self._turn:
+            named = await asyncio.to_thread(servable_encoders, self._config)
+            wanted = {(name, encoder.fingerprint): encoder for name, encoder in named.items()}
+            new = {key: encoder for key, encoder in wanted.items() if key not in self._opened}
+            if self._opened and new and self._config.corpus:
+                raise UserError(
+                    f"the files of {next(iter(new))[0]} have changed, and its corpora are in vectors of the old ones. "
+                    "Encode them with the new model and start the server again"
+                )
+            opened = await self._open(new)
+            old = {key: one for key, one in self._opened.items() if key not in wanted}
+            self._opened = {key: opened.get(key) or self._opened[key] for key in wanted}
+        for one in old.values():
+            task = asyncio.ensure_future(self._close_later(one))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        return bool(new)
+
+    async def _open(self, new: Mapping[tuple[str, str], Encoder]) -> dict[tuple[str, str], _Opened]:
+        """All of them, or none."""
+        opened: dict[tuple[str, str], _Opened] = {}
+        try:
+            for key, encoder in new.items():
+                async with AsyncExitStack() as stack:
+                    served = await self._opener(self._config, encoder, key[0], stack)
+                    opened[key] = _Opened(served, stack.pop_all())
+        except BaseException:
+            for one in opened.values():
+                await one.stack.aclose()
+            raise
+        return opened
+
+    async def _close_later(self, old: _Opened) -> None:
         """Once the requests that found the old are answered."""
         await asyncio.sleep(self._config.timeout)
-        await old.aclose()
+        await old.stack.aclose()
 
     async def close(self) -> None:
         for task in self._closing:
             task.cancel()
-        await self._stack.aclose()
+        for one in self._opened.values():
+            await one.stack.aclose()
 
 
 @dataclass
@@ -110,7 +147,7 @@ def serve(config: ServeConfig, opener: Opener) -> None:
             failed.append(error)
             raise
         _on_hangup(current[0], config)
-        _tell(config, f"{', '.join(current[0])} on {listening.address}")
+        _tell(config, f"serving {', '.join(current[0])} on {listening.address}")
         try:
             yield
         finally:
@@ -166,8 +203,8 @@ def _on_hangup(current: Current, config: ServeConfig) -> None:
 
     async def renew() -> None:
         try:
-            await current.renew()
-            _tell(config, f"renewed: {', '.join(current)}")
+            renewed = await current.renew()
+            _tell(config, f"renewed: {', '.join(current)}" if renewed else "no model's files have changed")
         except RaylibError as error:
             print(f"raylib: not renewed, what was served is served on: {error}", file=sys.stderr, flush=True)
         except Exception:
@@ -186,7 +223,7 @@ def _on_hangup(current: Current, config: ServeConfig) -> None:
 
 def _tell(config: ServeConfig, what: str) -> None:
     if not config.quiet:
-        print(f"serving {what}" if not what.startswith("renewed") else what, flush=True)
+        print(what, flush=True)
 
 
 def _allow_many_connections() -> None:
