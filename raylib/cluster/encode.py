@@ -50,7 +50,7 @@ class RayDataStage:
         try:
             with closing(self._halves(encoder, batches).receipts(work, batches)) as receipts:
                 for receipt in receipts:
-                    receipt.result.cpu_seconds = receipt.cpu_seconds
+                    receipt.result.cpu_seconds, receipt.result.repeated = receipt.cpu_seconds, receipt.repeated
                     report.add(receipt.result)
                     died += receipt.deaths
                     first_forward = min(first_forward, receipt.started)

@@ -22,6 +22,7 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
+from raylib.buckets import Repeats
 from raylib.cluster.ledger import Ledger
 from raylib.cluster.session import MAX_ATTEMPTS, Workers, died_over_it, portable
 from raylib.errors import ModelError
@@ -67,13 +68,14 @@ class Work(ABC, Generic[Result]):
 @dataclass
 class Receipt(Generic[Result]):
     """Of one call of an actor. started: seconds of the epoch; failure: what ended it, if anything did; deaths: of
-    processes that were at it before."""
+    processes that were at it before; repeated: requests to buckets that were sent again."""
 
     result: Result
     started: float
     cpu_seconds: float
     failure: Exception | None
     deaths: int = 0
+    repeated: int = 0
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ class _Run:
             self.work.load()
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        started, cpu = time.time(), time.process_time()
+        started, cpu, repeats = time.time(), time.process_time(), Repeats()
         result = self.work.new_result()
         failure, deaths, rows = self.failure, 0, _rows_of(table)
         if failure is None:
@@ -203,7 +205,7 @@ class _Run:
                     result = self._run_carefully(rows, result) if deaths else self._run(rows, result)
             except Exception as error:
                 failure = portable(error)
-        receipt = Receipt(result, started, time.process_time() - cpu, failure, deaths)
+        receipt = Receipt(result, started, time.process_time() - cpu, failure, deaths, repeats.count)
         return _table_of_one(payload=pickle.dumps(receipt, protocol=5))
 
     def _run(self, rows: Sequence[dict[str, Any]], result: Any) -> Any:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from raylib import storage
+from raylib.buckets import Repeats
 from raylib.encode.config import EncodeConfig
 from raylib.encode.gather import Contents, gather
 from raylib.encode.inputs import Inputs, find_inputs
@@ -61,6 +62,7 @@ class EncodeJob:
     def __init__(self, config: EncodeConfig, place: Place, reporter: Reporter) -> None:
         self.config, self.place, self.reporter = config, place, reporter
         self.timings: dict[str, float] = {}
+        self._repeats = Repeats()
 
     def dry_run(self) -> dict[str, Any]:
         """What `run` would encode. Writes nothing."""
@@ -174,6 +176,7 @@ class EncodeJob:
         if counts["distinct"] > counts["stored"]:
             self.timings["startup"], self.timings["encode"] = report.startup_seconds, report.seconds
             self.timings["encode_cpu"] = report.cpu_seconds
+        self._repeats.others += report.repeated
         return report
 
     def _tell_bad(self, bad: list[BadContent]) -> None:
@@ -222,6 +225,7 @@ class EncodeJob:
             "files": files | ({"errors": ERRORS_FILE} if outcome.bad else {}),
             "counts": outcome.counts,
             "inputs": {"files": len(inputs.files), "skipped": inputs.skipped},
+            "repeated_requests": self._repeats.count,
             "digest": digest,
             "options": config.as_dict(),
             "versions": versions(_VERSIONS),
@@ -232,6 +236,8 @@ class EncodeJob:
         outcome.files = _paths(config.output_folder, files)
         told = f"{len(good)} vectors of {shape['dim']} dimensions" + (f", {shape['tokens']} tokens" if late else "")
         self.reporter.say(f"wrote {outcome.files['embeddings']}: {told}")
+        for note in self._repeats.told():
+            self.reporter.warn(note)
 
 
 def _paths(folder: str, files: dict[str, str]) -> dict[str, str]:

@@ -45,7 +45,8 @@ class Encoded:
 
 @dataclass
 class EncodeReport:
-    """What one encode stage did. Seconds are wall time; cpu_seconds are summed over the processes that encode."""
+    """What one encode stage did. Seconds are wall time; cpu_seconds are summed over the processes that encode.
+    repeated: requests to buckets that other processes than the job's sent again."""
 
     encoded: int = 0
     bad: list[BadContent] = field(default_factory=list)
@@ -53,6 +54,7 @@ class EncodeReport:
     seconds: float = 0.0
     startup_seconds: float = 0.0
     cpu_seconds: float = 0.0
+    repeated: int = 0
 
     def add(self, part: EncodeReport) -> None:
         self.encoded += part.encoded
@@ -61,6 +63,7 @@ class EncodeReport:
         self.seconds += part.seconds
         self.startup_seconds += part.startup_seconds
         self.cpu_seconds += part.cpu_seconds
+        self.repeated += part.repeated
 
 
 class Progress(Protocol):

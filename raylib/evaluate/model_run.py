@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+from raylib.buckets import Repeats
 from raylib.errors import BadContent, ModelError, RaylibError
 from raylib.evaluate.auto_batch import LimitsFinder, auto_limits
 from raylib.evaluate.batching import BatchLimits, Limits
@@ -60,6 +61,7 @@ class ModelRun:
         self._plan: Plan | None = None
         self._planned: dict[str, SubsetKeys] = {}
         self._timings: dict[str, float] = {}
+        self._repeats = Repeats()
         self._asked: list[str] = []
         self._waiting = 0
         self._score_start = 0.0
@@ -184,6 +186,7 @@ class ModelRun:
         report = self.store_model.report
         for note in report.notes:
             self.reporter.warn(note)
+        self._repeats.others += report.repeated
         self._timings.update(startup=report.startup_seconds, encode=report.seconds, encode_cpu=report.cpu_seconds)
         bad = self._bad_contents()
         self.summary.contents = {**self.summary.contents, "encoded": report.encoded, "failed": len(bad)}
@@ -289,6 +292,9 @@ class ModelRun:
         self.summary.tasks_failed.sort(key=lambda entry: asked.get(entry["task_name"], -1))
         self.summary.timings = {name: round(seconds, 3) for name, seconds in self._timings.items()}
         self.summary.groups = summary_groups({result.task_name: result.get_score() for result in self.task_results})
+        self.summary.repeated_requests = self._repeats.count
+        for note in self._repeats.told():
+            self.reporter.warn(f"{self.spec.asked}: {note}")
         path = self.summary.write(self.config.output_folder)
         if self.summary.status != "success":
             self.reporter.warn(f"✗ {self.spec.asked}: {self.summary.status}; see {path}")

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, Generic, TypeVar
 
 from raylib import storage
+from raylib.buckets import Repeats
 from raylib.errors import BadContent, UserError
 from raylib.evaluate.errors_file import listed, write_errors_to
 from raylib.evaluate.progress import Reporter
@@ -61,6 +62,7 @@ class MineJob(ABC, Generic[Config]):
     def __init__(self, config: Config, place: MinePlace, reporter: Reporter) -> None:
         self.config, self.place, self.reporter = config, place, reporter
         self.timings: dict[str, float] = {}
+        self._repeats = Repeats()
 
     def dry_run(self) -> dict[str, Any]:
         """What `run` would encode. Writes nothing."""
@@ -156,6 +158,8 @@ class MineJob(ABC, Generic[Config]):
             "seconds": {name: round(seconds, 3) for name, seconds in self.timings.items()},
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+        for note in self._repeats.told():
+            self.reporter.warn(note)
         storage.write_text(self._summary_path, json.dumps(_as_json(summary), indent=1, default=str) + "\n")
         return Outcome(counts, {**files, "summary": self._summary_path}, bad, summary)
 
