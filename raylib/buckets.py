@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from raylib.errors import BucketError, RaylibError, UserError
@@ -44,6 +45,24 @@ def patience() -> float:
 def repeated_requests() -> int:
     """How many requests of this process were sent again, because a bucket was busy or did not answer."""
     return _repeated
+
+
+@dataclass
+class Repeats:
+    """Requests that were sent again since this was made, by this process. others: by other processes, as they tell."""
+
+    others: int = 0
+    _before: int = field(default_factory=repeated_requests)
+
+    @property
+    def count(self) -> int:
+        return repeated_requests() - self._before + self.others
+
+    def told(self) -> list[str]:
+        """What a person should hear; nothing where the buckets were calm."""
+        many = "a request" if self.count == 1 else f"{self.count} requests"
+        was = "was" if self.count == 1 else "were"
+        return [f"{many} to a bucket that was busy {was} sent again"] if self.count else []
 
 
 def check_url(path: str) -> None:

@@ -6,6 +6,7 @@ aside and renamed; object stores publish an object only when its upload ends.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import uuid
@@ -16,6 +17,8 @@ from typing import IO, Any
 
 from raylib import buckets
 from raylib.errors import UserError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def is_remote(path: str | Path) -> bool:
@@ -144,10 +147,19 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO]:
             os.fsync(stream.fileno())
         os.replace(aside, path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}. What was stored before is intact.") from error
+        raise _cannot_write(path, error) from error
     finally:
         if os.path.exists(aside):
             os.unlink(aside)
+
+
+def _cannot_write(path: str, error: OSError) -> UserError:
+    """In a run on many machines one of them may have a full disk: it is named."""
+    advice = ""
+    if error.errno in _FULL:
+        node = os.uname().nodename
+        advice = f" Free some space on the node {node}, and run the same command again: it goes on from there."
+    return UserError(f"cannot write {path}: {error.strerror or error}. What was stored before is intact.{advice}")
 
 
 def fill_once(
@@ -185,7 +197,7 @@ def _upload(url: str, mode: str) -> Iterator[IO]:
             with filesystem(url) as (store, name):
                 store.put_file(stream.name, name)
     except OSError as error:
-        raise UserError(f"cannot write {url}: {error.strerror or error}. What was stored before is intact.") from error
+        raise _cannot_write(url, error) from error
 
 
 def upload_folder(folder: str | Path, url: str, last: str) -> None:
@@ -198,7 +210,7 @@ def upload_folder(folder: str | Path, url: str, last: str) -> None:
             for name in sorted(names, key=lambda name: name == last):
                 store.put_file(str(local / name), join(remote, name))
     except OSError as error:
-        raise UserError(f"cannot write {url}: {error.strerror or error}. What was stored before is intact.") from error
+        raise _cannot_write(url, error) from error
 
 
 def download_file(url: str, path: str | Path) -> None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from raylib.buckets import repeated_requests
 from raylib.logs import about
 from raylib.placement import usable_cpus
 from raylib.prices import read_prices
@@ -49,28 +48,25 @@ def held_here(device: str = "cpu") -> Held:
 
 
 class Worked(Protocol):
-    """A report of some processes. retries: how often one died over its work; repeated_requests: to buckets."""
+    """A report of some processes. retries: how often one died over its work."""
 
     held: Held
     retries: int
-    repeated_requests: int
 
 
 @dataclass
 class Stage:
-    """start: seconds of the epoch. held, retries, repeated_requests: set by whoever runs it, as it becomes known."""
+    """start: seconds of the epoch. held, retries: set by whoever runs it, as it becomes known."""
 
     name: str
     start: float
     seconds: float = 0.0
     held: Held = Held()
     retries: int = 0
-    repeated_requests: int = 0
 
     def take(self, report: Worked) -> None:
         """What its processes say of themselves."""
         self.held, self.retries = report.held, report.retries
-        self.repeated_requests = report.repeated_requests
 
     def usd(self, prices: Mapping[str, float]) -> tuple[float | None, str]:
         """(about what it cost, at which prices): the share of nodes that its workers held, for as long as it took. Of
@@ -100,7 +96,6 @@ class Timeline:
     on_reuse: Callable[[str, str, int], None] | None = None
     stages: list[Stage] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    _repeated_before: int = field(default_factory=repeated_requests, repr=False)
 
     def of(self, model: str) -> Timeline:
         """An empty one for a model, with the same prices."""
@@ -132,14 +127,9 @@ class Timeline:
     def retries(self) -> int:
         return sum(stage.retries for stage in self.stages)
 
-    @property
-    def repeated_requests(self) -> int:
-        """To buckets: by this process since the timeline began, and by those of its stages."""
-        return repeated_requests() - self._repeated_before + sum(stage.repeated_requests for stage in self.stages)
-
     def as_dict(self) -> dict[str, Any]:
-        """For a summary: the stages, and gpu_seconds, cpu_seconds, retries, repeated_requests, usd (None where no price
-        is known) and price, at what or why not."""
+        """For a summary: the stages, and gpu_seconds, cpu_seconds, retries, usd (None where no price is
+        known) and price, at what or why not."""
         usd, price = self._cost()
         return {
             "stages": [
@@ -157,7 +147,6 @@ class Timeline:
             "gpu_seconds": round(sum(stage.held.gpus * stage.seconds for stage in self.stages), 3),
             "cpu_seconds": round(sum(stage.held.cpus * stage.seconds for stage in self.stages), 3),
             "retries": self.retries,
-            "repeated_requests": self.repeated_requests,
             "usd": None if usd is None else round(usd, 6),
             "price": price,
         }
@@ -176,8 +165,6 @@ class Timeline:
         told.append(f"no price for {price}" if usd is None else f"about ${_dollars(usd)} ({price})")
         if self.retries:
             told.append(f"{self.retries} {'retry' if self.retries == 1 else 'retries'}")
-        if self.repeated_requests:
-            told.append(f"{self.repeated_requests} requests to buckets repeated")
         return ", ".join(told)
 
     def _cost(self) -> tuple[float | None, str]:

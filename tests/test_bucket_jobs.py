@@ -108,6 +108,9 @@ def test_evaluate(bucket, folder, scored, fault):
     places = {"data_root": f"{bucket.url}/tasks", "output_folder": f"{bucket.url}/out", "store": f"{bucket.url}/st"}
     disturb(bucket, fault)
     outcome = raylib.evaluate(f"{bucket.url}/clip", tasks=[V1, V2], local=True, quiet=True, **places)
+    (summary,) = outcome.summaries
+    # Those of loading the tasks came before the model's own work.
+    assert 0 < summary.repeated_requests <= bucket.refused if fault == "by chance" else summary.repeated_requests == 0
     check_disturbed(bucket, fault)
     assert outcome.ok and scores(outcome) == scored and list(outcome.task_results) == [f"{bucket.url}/clip"]
     assert any(name.startswith("out/local__clip/") and name.endswith(f"{V1}.json") for name in bucket.files())
@@ -141,6 +144,8 @@ def test_encode(bucket, folder, tmp_path, fault):
     disturb(bucket, fault)
     url = f"{bucket.url}/pages"
     raylib.encode(clip, input=url, output=f"{url}/out", text_column=["text"], **common)
+    repeated = json.loads(bucket.files()["pages/out/manifest.json"])["repeated_requests"]
+    assert repeated == bucket.refused if fault != "by chance" else 0 < repeated <= bucket.refused  # it is written last
     check_disturbed(bucket, fault)
     files = bucket.files()
     for name in ("embeddings.npy", "ids.txt"):

@@ -7,7 +7,6 @@ import json
 import pytest
 
 from raylib import logs, timeline
-from raylib.evaluate.encode import EncodeReport
 from raylib.timeline import Held, NodeKind, Stage, Timeline, held_here
 
 PRICES = {"gpu8": 40.0, "gpu1": 3.0, "cpu16": 0.8}
@@ -91,13 +90,3 @@ def test_a_stage_lasts_as_long_as_its_block_and_names_its_lines(monkeypatch):
 
 def test_this_process_holds_the_gpu_it_is_on():
     assert held_here("cuda:0").gpus == 1.0 and held_here("cpu").gpus == 0.0 and held_here().cpus >= 1
-
-
-def test_repeated_requests_are_those_of_this_process_since_it_began_and_of_its_workers(monkeypatch):
-    monkeypatch.setattr("raylib.buckets._repeated", 5)
-    found = Timeline("m", PRICES)
-    monkeypatch.setattr("raylib.buckets._repeated", 7)
-    with found.stage("encode") as stage:
-        stage.take(EncodeReport(retries=1, repeated_requests=30, held=Held(2, 0.0, 2.0)))
-    assert found.as_dict()["repeated_requests"] == 32
-    assert found.line().endswith("1 retry, 32 requests to buckets repeated")

@@ -55,8 +55,8 @@ class RayDataStage:
             with closing(halves.receipts(work, batches)) as receipts:
                 for receipt in receipts:
                     receipt.result.cpu_seconds, receipt.result.retries = receipt.cpu_seconds, receipt.deaths
+                    receipt.result.repeated = receipt.repeated
                     report.add(receipt.result)
-                    receipt.result.repeated_requests = receipt.repeated
                     meter.count(retries=receipt.deaths, bucket_retries=receipt.repeated)
                     for record in receipt.result.records:
                         meter.batch(record)

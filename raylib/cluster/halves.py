@@ -22,7 +22,7 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
-from raylib.buckets import repeated_requests
+from raylib.buckets import Repeats
 from raylib.cluster.ledger import Ledger
 from raylib.cluster.metrics import Meter
 from raylib.cluster.session import MAX_ATTEMPTS, Workers, died_over_it, portable
@@ -74,7 +74,7 @@ class Work(ABC, Generic[Result]):
 @dataclass
 class Receipt(Generic[Result]):
     """Of one call of an actor. started: seconds of the epoch; failure: what ended it, if anything did; deaths: of
-    processes that were at it before; repeated: requests to buckets that it sent again."""
+    processes that were at it before; repeated: requests to buckets that were sent again."""
 
     result: Result
     started: float
@@ -202,7 +202,7 @@ class _Run:
             self.work.load()
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        started, cpu, repeated = time.time(), time.process_time(), repeated_requests()
+        started, cpu, repeats = time.time(), time.process_time(), Repeats()
         result = self.work.new_result()
         failure, deaths, rows = self.failure, 0, _rows_of(table)
         if failure is None:
@@ -211,8 +211,7 @@ class _Run:
                     result = self._run_carefully(rows, result) if deaths else self._run(rows, result)
             except Exception as error:
                 failure = portable(error)
-        repeated = repeated_requests() - repeated
-        receipt = Receipt(result, started, time.process_time() - cpu, failure, deaths, repeated)
+        receipt = Receipt(result, started, time.process_time() - cpu, failure, deaths, repeats.count)
         about = {**self.work.meter.about, "shard": rows[0]["number"]}
         logger.info("batches done: %d, in %.3f s", len(rows), time.time() - started, extra=about)
         return _table_of_one(payload=pickle.dumps(receipt, protocol=5))

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from raylib import storage
+from raylib.buckets import Repeats
 from raylib.encode.config import EncodeConfig
 from raylib.encode.gather import Contents, gather
 from raylib.encode.inputs import Inputs, find_inputs
@@ -64,6 +65,7 @@ class EncodeJob:
         self.config, self.place, self.reporter = config, place, reporter
         self.timeline = (timeline or Timeline()).of(config.spec.name)
         self.timings: dict[str, float] = {}
+        self._repeats = Repeats()
 
     def dry_run(self) -> dict[str, Any]:
         """What `run` would encode. Writes nothing."""
@@ -184,6 +186,7 @@ class EncodeJob:
         if counts["distinct"] > counts["stored"]:
             self.timings["startup"], self.timings["encode"] = report.startup_seconds, report.seconds
             self.timings["encode_cpu"] = report.cpu_seconds
+        self._repeats.others += report.repeated
         return report
 
     def _tell_bad(self, bad: list[BadContent]) -> None:
@@ -230,6 +233,7 @@ class EncodeJob:
             "files": files | ({"errors": ERRORS_FILE} if outcome.bad else {}),
             "counts": outcome.counts,
             "inputs": {"files": len(inputs.files), "skipped": inputs.skipped},
+            "repeated_requests": self._repeats.count,
             "digest": digest,
             "options": config.as_dict(),
             "versions": versions(_VERSIONS),
@@ -243,6 +247,8 @@ class EncodeJob:
         self.reporter.say(f"wrote {outcome.files['embeddings']}: {told}")
         if spent := self.timeline.line():
             self.reporter.say(spent)
+        for note in self._repeats.told():
+            self.reporter.warn(note)
 
 
 def _paths(folder: str, files: dict[str, str]) -> dict[str, str]:

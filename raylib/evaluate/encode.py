@@ -49,9 +49,9 @@ class Encoded:
 @dataclass
 class EncodeReport:
     """What one encode stage did. Seconds are wall time; cpu_seconds are summed over the processes that encode. tokens,
-    padded_tokens: without and with padding, as far as the encoder tells. retries: how often work was done again
-    because a process died over it. repeated_requests: to buckets, by other processes than the job's. held: by all of
-    its processes together."""
+    padded_tokens: without and with padding, as far as the encoder tells. retries: how often work was done again because
+    a process died over it. repeated: requests to buckets that other processes than the job's sent again. held: by all
+    of its processes together."""
 
     encoded: int = 0
     bad: list[BadContent] = field(default_factory=list)
@@ -62,7 +62,7 @@ class EncodeReport:
     tokens: int = 0
     padded_tokens: int = 0
     retries: int = 0
-    repeated_requests: int = 0
+    repeated: int = 0
     held: Held = Held()  # noqa: RUF009, frozen
 
     @classmethod
@@ -82,7 +82,7 @@ class EncodeReport:
         self.tokens += part.tokens
         self.padded_tokens += part.padded_tokens
         self.retries += part.retries
-        self.repeated_requests += part.repeated_requests
+        self.repeated += part.repeated
         self.held = max(self.held, part.held, key=lambda held: held.workers)
 
 

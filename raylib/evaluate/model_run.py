@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+from raylib.buckets import Repeats
 from raylib.errors import BadContent, ModelError, RaylibError
 from raylib.evaluate.auto_batch import LimitsFinder, auto_limits
 from raylib.evaluate.batching import BatchLimits, Limits
@@ -64,6 +65,7 @@ class ModelRun:
         self._timings: dict[str, float] = {}
         self._timeline = (timeline or Timeline()).of(self.spec.name)
         self._scoring: Stage | None = None
+        self._repeats = Repeats()
         self._asked: list[str] = []
         self._waiting = 0
         self._score_start = 0.0
@@ -200,6 +202,7 @@ class ModelRun:
         report = self.store_model.report
         for note in report.notes:
             self.reporter.warn(note)
+        self._repeats.others += report.repeated
         self._timings.update(startup=report.startup_seconds, encode=report.seconds, encode_cpu=report.cpu_seconds)
         bad = self._bad_contents()
         self.summary.contents = {**self.summary.contents, "encoded": report.encoded, "failed": len(bad)}
@@ -313,6 +316,9 @@ class ModelRun:
         if (told := self._timeline.line()) and not self.summary.error:
             self.reporter.say(f"{self.spec.name}: {told}")
         self.summary.groups = summary_groups({result.task_name: result.get_score() for result in self.task_results})
+        self.summary.repeated_requests = self._repeats.count
+        for note in self._repeats.told():
+            self.reporter.warn(f"{self.spec.asked}: {note}")
         path = self.summary.write(self.config.output_folder)
         if self.summary.status != "success":
             self.reporter.warn(f"✗ {self.spec.asked}: {self.summary.status}; see {path}")

@@ -218,6 +218,7 @@ class RunSummary:
     untrained: bool = False
     search: dict[str, Any] = field(default_factory=dict)
     groups: Mapping[str, Any] = field(default_factory=dict)
+    repeated_requests: int = 0
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property

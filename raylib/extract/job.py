@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from raylib import storage
+from raylib.buckets import Repeats
 from raylib.errors import BadContent, ModelError, UserError
 from raylib.evaluate.errors_file import ERRORS_FILE, listed, write_errors
 from raylib.evaluate.progress import Reporter
@@ -64,6 +65,7 @@ class ExtractJob:
         self.timeline = (timeline or Timeline()).of(config.model)
         self.extractor = Extractor.of(config)
         self.timings: dict[str, float] = {}
+        self._repeats = Repeats()
         self.spool = Spool(config.folder)
 
     def run(self) -> Outcome:
@@ -222,6 +224,8 @@ class ExtractJob:
         self.reporter.say(f"wrote {len(paths)} files in {config.folder}: {counts['extracted']} rows")
         if spent := self.timeline.line():
             self.reporter.say(spent)
+        for note in self._repeats.told():
+            self.reporter.warn(note)
         if bad:
             self.reporter.warn(f"{len(bad)} rows have no states, see {config.folder}/{ERRORS_FILE}\n{listed(bad)}")
         return outcome

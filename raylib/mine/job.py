@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, Generic, TypeVar
 
 from raylib import storage
+from raylib.buckets import Repeats
 from raylib.errors import BadContent, UserError
 from raylib.evaluate.errors_file import listed, write_errors_to
 from raylib.evaluate.progress import Reporter
@@ -62,6 +63,7 @@ class MineJob(ABC, Generic[Config]):
         self.config, self.place, self.reporter = config, place, reporter
         self.timeline = (timeline or Timeline()).of(", ".join(config.model))
         self.timings: dict[str, float] = {}
+        self._repeats = Repeats()
 
     def dry_run(self) -> dict[str, Any]:
         """What `run` would encode. Writes nothing."""
@@ -160,6 +162,8 @@ class MineJob(ABC, Generic[Config]):
             "timeline": self.timeline.as_dict(),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+        for note in self._repeats.told():
+            self.reporter.warn(note)
         storage.write_text(self._summary_path, json.dumps(_as_json(summary), indent=1, default=str) + "\n")
         if spent := self.timeline.line():
             self.reporter.say(spent)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raylib import storage
+from raylib.buckets import Repeats
 from raylib.evaluate.quiet import quiet_libraries
 from raylib.train.assignment import Assignment, Trained
 from raylib.train.checkpoint_files import MODEL
@@ -33,7 +34,7 @@ def work(assignment: Assignment, team: Team, say: Tell, warn: Tell, logged: Logg
     """Called by every process of a team; the first one says, writes, and knows how it ended. logged: told of the
     values of a step as the records have them, and of none at the step that it begins after. Raises UserError,
     ModelError, StoreError and BadContentsError."""
-    start = time.perf_counter()
+    start, repeats = time.perf_counter(), Repeats()
     quiet_libraries()
     config, folder = assignment.config, RunFolder(assignment.config.output_folder)
     folder.require(assignment.run)
@@ -59,6 +60,8 @@ def work(assignment: Assignment, team: Team, say: Tell, warn: Tell, logged: Logg
     finally:
         writer.close()
     folder.write_model(checkpoints.model_folder(checkpoints.all()[-1]))
+    for note in repeats.told():
+        warn(note)
     return writer.ended(loop.done, resumed, time.perf_counter() - start)
 
 

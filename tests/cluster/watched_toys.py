@@ -5,6 +5,7 @@ They leave `encode` as it is: what a model's `encode` is told and might read bec
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import time
@@ -61,6 +62,23 @@ class Slow(Watched):
     seconds_per_batch = 0.25
 
 
+class FullDisk(Watched):
+    """The second process that it runs in finds no room on its disk, as long as there is the file no-room."""
+
+    log = "full"
+
+    def _matrices(self, inputs: Any) -> list[np.ndarray]:
+        time.sleep(0.05)
+        others = {pid for pid, _ in forwards(self.log)} - {os.getpid()}
+        if others and (folder() / "no-room").exists():
+            os.fsync = _no_room
+        return super()._matrices(inputs)
+
+
+def _no_room(_: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 class Poisoned(ToyModel):
     """Dies, process and all, on a text that holds the word poison."""
 
@@ -82,6 +100,10 @@ def watched() -> Watched:
 
 def slow() -> Slow:
     return Slow()
+
+
+def full_disk() -> FullDisk:
+    return FullDisk()
 
 
 def poisoned() -> Poisoned:
