@@ -28,7 +28,7 @@ from raylib.models.registry import resolve
 from raylib.search.exact import score
 from raylib.serve.explorer import explorer_router
 from raylib.serve.protocol import Asked, Content, Document, Hit, Served
-from raylib.tasks import page_layout, stdlib_cards
+from raylib.tasks import docstrings, page_layout, stdlib_cards
 from raylib.types import Embeddings, EncodeContext, Role, Similarity
 from tests.tasks.local_vidore import private_datasets_cache
 
@@ -120,17 +120,18 @@ def served_of(documents: Sequence[Document], models: Sequence[str]) -> dict[str,
 
 
 @contextmanager
-def card_models(folder: Path):
-    """Two models of late interaction and a dense one over 12 cards. Nothing is read from or written to the home
+def card_models(folder: Path, models: Sequence[str] = (RETRIEVER, UNTRAINED, DENSE), count: int = 12):
+    """Models over the first cards. Nothing is read from or written to the home
     directory as long as this lasts."""
     with pytest.MonkeyPatch.context() as patch, private_datasets_cache(str(folder / "datasets")):
         patch.setenv("RAYLIB_CACHE", str(folder / "raylib"))
-        yield served_of(cards(12), [RETRIEVER, UNTRAINED, DENSE])
+        yield served_of(cards(count, ["argparse", "ast", "asyncio"]), models)
 
 
-def cards(count: int) -> list[Document]:
-    """The first cards of StdlibCards; metadata: the package that a card is of, and its number."""
-    found, _ = stdlib_cards.build("test")
+def cards(count: int, modules: Sequence[str] | None = None) -> list[Document]:
+    """The first cards of StdlibCards, or of these modules alone, which is faster. metadata: the package that a card is
+    of, and its number."""
+    found, _ = stdlib_cards.build("test", docstrings.collect(names=modules) if modules else None)
     return [
         Document(
             card.entry,

@@ -16,7 +16,7 @@ from raylib.serve.pictures import Pictures
 from raylib.serve.protocol import Content, Document, Served
 from tests.inspect.made import PAGES, TASK, colours, gridless, page_of, png, write_data
 from tests.serve import page_server
-from tests.serve.page_server import DENSE, LocalEmbedder, MemoryCorpus, application
+from tests.serve.page_server import DENSE, RETRIEVER, LocalEmbedder, MemoryCorpus, application
 
 COLOURS, GRIDLESS = "tests.inspect.made:colours", "tests.inspect.made:gridless"
 PATHS = ["../index.html", "..%2Findex.html", "app.js%00", "/etc/passwd", "app.py", "index.html", ""]
@@ -24,7 +24,7 @@ PATHS = ["../index.html", "..%2Findex.html", "app.js%00", "/etc/passwd", "app.py
 
 @pytest.fixture(scope="module", autouse=True)
 def served(tmp_path_factory):
-    with page_server.card_models(tmp_path_factory.mktemp("caches")) as found:
+    with page_server.card_models(tmp_path_factory.mktemp("caches"), [RETRIEVER, DENSE], 4) as found:
         yield found
 
 

@@ -18,7 +18,7 @@ expect = playwright.expect
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium: install it to drive the explorer page")
 
-QUESTION, ANSWER = "convert command line strings", "argparse.Action"
+QUESTION, ANSWER = "parse source into node", "ast.parse"
 
 
 @pytest.fixture(scope="module")
@@ -106,13 +106,13 @@ def test_the_heat_map_of_a_word(page):
     words = page.get_by_role("radio")
     expect(words.first).to_have_attribute("aria-checked", "true")
     own = page.locator(".sentence .word")
-    assert own.all_inner_texts() == ["convert", "command", "line", "strings"]
+    assert own.all_inner_texts() == ["parse", "source", "into", "node"]
     expect(page.locator(".readout")).to_contain_text("All words")
     everything = pixels(page)
     assert len(everything) == 8 * 8 * 4 and max(everything[3::4]) > 150
 
     own.nth(2).hover()
-    expect(page.locator(".readout")).to_contain_text("“line” adds")
+    expect(page.locator(".readout")).to_contain_text("“into” adds")
     hovered = pixels(page)
     assert hovered != everything
     page.mouse.move(5, 5)
@@ -127,7 +127,7 @@ def test_the_heat_map_of_a_word(page):
     assert page.locator(".heat").evaluate("canvas => canvas.style.opacity") == "0.2"
     box = page.locator(".paper").bounding_box()
     page.mouse.move(box["x"] + box["width"] / 16, box["y"] + box["height"] / 16)
-    expect(page.locator(".readout")).to_contain_text("Here “line”")
+    expect(page.locator(".readout")).to_contain_text("Here “into”")
 
     page.reload()
     expect(own.nth(2)).to_have_attribute("aria-checked", "true")
@@ -164,7 +164,7 @@ def test_everything_by_keyboard(page):
     expect(radios.first).to_be_focused()
     page.keyboard.press("ArrowRight")
     expect(radios.nth(1)).to_have_attribute("aria-checked", "true")
-    expect(page.locator(".readout")).to_contain_text("“convert” adds")
+    expect(page.locator(".readout")).to_contain_text("“parse” adds")
     page.keyboard.press("0")
     expect(radios.first).to_have_attribute("aria-checked", "true")
     title = page.locator("#viewer-title")
@@ -308,10 +308,10 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(browser, address):
         page.locator(".card").first.tap()
         word = page.locator(".sentence .word").nth(2)
         word.tap()
-        expect(page.locator(".readout")).to_contain_text("“line” adds")
+        expect(page.locator(".readout")).to_contain_text("“into” adds")
         paper, panel = page.locator(".paper").bounding_box(), page.locator(".panel").bounding_box()
         assert paper["width"] > 250 and paper["y"] + paper["height"] <= panel["y"] + 1
-        page.get_by_role("button", name="Close").tap()
+        page.get_by_role("button", name="Close", exact=True).tap()
         expect(page.locator("#viewer")).to_be_hidden()
 
 
