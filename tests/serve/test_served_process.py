@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-import os
-import re
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +16,8 @@ import pytest
 import raylib
 from raylib.metrics.details import read_details
 from raylib.tasks import stdlib_cards
+from tests.serve.running import serving
 
-ROOT = Path(__file__).parents[2]
 TASK, MODEL = "StdlibCardsT2I", "raylib/page-retriever-tiny"
 
 
@@ -34,23 +30,10 @@ def results(tmp_path_factory) -> Path:
 
 
 @contextmanager
-def served(results: Path, log: Path, corpus: str = TASK) -> Iterator[tuple[httpx.Client, subprocess.Popen[bytes]]]:
-    command = [sys.executable, "-m", "raylib.cli", "serve", "--local", "--model", MODEL, "--port", "0"]
-    command += ["--store", str(results / "store"), "--corpus", corpus]
-    with open(log, "w") as stream:
-        process = subprocess.Popen(
-            command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=stream, stderr=subprocess.STDOUT
-        )
-    try:
-        deadline = time.monotonic() + 120
-        while (address := re.search(r"http://\S+", log.read_text())) is None:
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.1)
-        with httpx.Client(base_url=address[0], timeout=60) as client:
-            yield client, process
-    finally:
-        process.kill()
-        process.wait()
+def served(results: Path, corpus: str = TASK) -> Iterator[tuple[httpx.Client, subprocess.Popen[str]]]:
+    flags = ("--local", "--model", MODEL, "--store", results / "store", "--corpus", corpus)
+    with serving(*flags) as (process, address), httpx.Client(base_url=address, timeout=60) as client:
+        yield client, process
 
 
 def data_url(kind: str, data: bytes) -> str:
@@ -85,8 +68,8 @@ def evaluated(results: Path, n: int) -> list[tuple[str, list[tuple[str, float]]]
 
 
 @pytest.fixture(scope="module")
-def running(results, tmp_path_factory):
-    with served(results, tmp_path_factory.mktemp("log") / "log") as found:
+def running(results):
+    with served(results) as found:
         yield found
 
 
@@ -122,16 +105,16 @@ def test_sigterm_ends_it_well(running):
     assert process.wait(timeout=30) == 0
 
 
-def test_what_was_acknowledged_survives_a_kill(results, tmp_path):
+def test_what_was_acknowledged_survives_a_kill(results):
     pdf = {"id": "two pages.pdf", "pdf": data_url("application/pdf", two_pages()), "metadata": {"kind": "pdf"}}
-    with served(results, tmp_path / "log", "empty:added") as (client, process):
+    with served(results, "empty:added") as (client, process):
         added = client.post("/v1/documents", json={"documents": [pdf, {"id": "gone", "text": "a page"}]})
         pages = ["two pages.pdf#page=1", "two pages.pdf#page=2"]
         assert added.json()["ids"] == [*pages, "gone"], added.text
         assert client.delete("/v1/documents/gone").json()["deleted"] == ["gone"]
         process.send_signal(signal.SIGKILL)
         process.wait()
-    with served(results, tmp_path / "log", "empty:added") as (client, _):
+    with served(results, "empty:added") as (client, _):
         assert client.get("/info").json()["models"][0]["documents"] == 2
         assert set(ids(client, query="a page")) == set(pages)
         assert ids(client, query="a page", filters={"kind": "pdf", "page": {"gte": 2}}) == pages[1:]
