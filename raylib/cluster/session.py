@@ -7,10 +7,11 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from raylib.cluster.preemption import watched_nodes
 from raylib.errors import ModelError, RaylibError, UserError
 
 # `uv run` would otherwise start every worker from a snapshot of the working directory with an environment of its own.
@@ -89,7 +90,8 @@ def session(address: str | None = None, *, quiet: bool = True) -> Iterator[None]
         return
     start(address, quiet=quiet)
     try:
-        yield
+        with nullcontext() if started_here() else watched_nodes():
+            yield
     finally:
         ray.shutdown()
 
