@@ -9,10 +9,11 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from raylib.cluster.preemption import watched_nodes
 from raylib.errors import ModelError, RaylibError, UserError
 from raylib.logs import LogFormat, log_as_json, name_job
 
@@ -98,7 +99,8 @@ def session(
     joined = ray.is_initialized()
     start(address, quiet=quiet, kind=kind, log_format=log_format)
     try:
-        yield
+        with nullcontext() if started_here() else watched_nodes():
+            yield
     finally:
         if not joined:
             ray.shutdown()

@@ -41,8 +41,11 @@ class Nodes:
     def job_server(self) -> str:
         return f"http://{self._cluster.head_node.address_info['webui_url']}"
 
-    def add(self, cpus: int, labels: Mapping[str, str] | None = None) -> None:
-        node = self._cluster.add_node(num_cpus=cpus, object_store_memory=2**28, labels=dict(labels or {}))
+    def add(
+        self, cpus: int, labels: Mapping[str, str] | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
+        given: dict[str, Any] = {"labels": dict(labels or {}), "env_vars": dict(environment or {})}
+        node = self._cluster.add_node(num_cpus=cpus, object_store_memory=2**28, **given)
         self.workers.append(node)
 
     def running(self, name: str) -> list[int]:
