@@ -21,9 +21,7 @@ from tests.serve.fakes import CountingEncoder, MemoryCorpus
 
 
 def batcher(encoder, *, max_tokens=16384, max_queue=4096):
-    return Batcher(
-        encoder, LocalRunner(ModelWorker(encoder, max_tokens)), max_tokens=max_tokens, max_queue=max_queue
-    )
+    return Batcher(encoder, LocalRunner(ModelWorker(encoder, max_tokens)), max_tokens=max_tokens, max_queue=max_queue)
 
 
 def counting(*, corpus=True, max_queue=4096):
