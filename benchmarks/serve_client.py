@@ -1,4 +1,5 @@
-"""Clients of the serving benchmark, in a process of their own: connections that each ask, wait, and ask again.
+"""Clients of the serving benchmark, in a process of their own: connections that each ask, wait for the answer and ask
+again; or with --rate requests that come whether the server keeps up or not.
 
 Hand-written HTTP over sockets, for a client library would take more of two cores than the server does. Prints JSON.
 """
@@ -28,26 +29,51 @@ def request(chooser: random.Random, port: int, encoding: str) -> bytes:
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-async def client(port: int, seed: int, until: float, encoding: str, found: list[tuple[int, float, float]]) -> None:
-    """found: (status, when it was answered, seconds it took); status 0 for a connection that failed."""
-    chooser = random.Random(seed)
-    reader = writer = None
-    while time.perf_counter() < until:
+Found = list[tuple[int, float, float]]
+"""(status, when it was answered, seconds it took); status 0 for a connection that failed."""
+
+
+class Connections:
+    """Those that are free are used again."""
+
+    def __init__(self, port: int, encoding: str) -> None:
+        self.port, self.encoding, self.found = port, encoding, Found()
+        self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def ask(self, chooser: random.Random) -> float:
+        """One request; gives the seconds that the server wants one to wait before the next."""
         start = time.perf_counter()
         try:
-            if writer is None:
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            assert reader is not None
-            writer.write(request(chooser, port, encoding))
+            reader, writer = self._free.pop() if self._free else await asyncio.open_connection("127.0.0.1", self.port)
+            writer.write(request(chooser, self.port, self.encoding))
             status, wait = await asyncio.wait_for(answer(reader), 60)
+            self._free.append((reader, writer))
         except (TimeoutError, OSError, EOFError):
-            status, wait, writer = 0, 0.1, None
+            status, wait = 0, 0.1
         end = time.perf_counter()
-        found.append((status, end, end - start))
+        self.found.append((status, end, end - start))
+        return wait
+
+
+async def again_and_again(connections: Connections, seed: int, until: float) -> None:
+    chooser = random.Random(seed)
+    while time.perf_counter() < until:
+        wait = await connections.ask(chooser)
         if wait:
             await asyncio.sleep(wait * chooser.uniform(0.5, 1.0))
-    if writer is not None:
-        writer.close()
+
+
+async def at_a_rate(connections: Connections, rate: float, until: float) -> None:
+    """Poisson arrivals."""
+    chooser, due = random.Random(0), time.perf_counter()
+    asking: set[asyncio.Task[float]] = set()
+    while due < until:
+        due += chooser.expovariate(rate)
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        task = asyncio.ensure_future(connections.ask(chooser))
+        asking.add(task)
+        task.add_done_callback(asking.discard)
+    await asyncio.gather(*asking)
 
 
 async def answer(reader: asyncio.StreamReader) -> tuple[int, float]:
@@ -59,32 +85,43 @@ async def answer(reader: asyncio.StreamReader) -> tuple[int, float]:
     return int(head[9:12]), wait
 
 
-async def load(port: int, clients: int, seconds: float, warm: float, encoding: str) -> dict[str, Any]:
-    start = time.perf_counter() + warm
-    end = start + seconds
-    found: list[tuple[int, float, float]] = []
-    await asyncio.gather(*(client(port, clients * 1000 + i, end, encoding, found) for i in range(clients)))
+async def load(asked: argparse.Namespace) -> dict[str, Any]:
+    start = time.perf_counter() + asked.warm
+    end = start + asked.seconds
+    connections = Connections(asked.port, asked.encoding)
+    if asked.rate:
+        await at_a_rate(connections, asked.rate, end)
+    else:
+        seeds = range(asked.clients * 1000, asked.clients * 1001)
+        await asyncio.gather(*(again_and_again(connections, seed, end) for seed in seeds))
+    return summary(connections.found, start, end if not asked.rate else float("inf"), asked.seconds) | {
+        "clients": asked.clients
+    }
+
+
+def summary(found: Found, start: float, end: float, seconds: float) -> dict[str, Any]:
+    """Of what was answered from `start` to `end`."""
     counted = [one for one in found if start <= one[1] <= end]
-    taken = sorted(took for status, _, took in counted if status == 200)
     statuses: dict[str, int] = {}
     for status, _, _ in counted:
         statuses[str(status)] = statuses.get(str(status), 0) + 1
+    taken = sorted(took for status, _, took in counted if status == 200)
     shares = {f"p{share}": 1000 * taken[min(len(taken) - 1, len(taken) * share // 100)] for share in (50, 95, 99)}
-    return {"clients": clients, "requests/s": len(taken) / seconds, "statuses": statuses, "ms": shares if taken else {}}
+    return {"requests/s": len(taken) / seconds, "statuses": statuses, "ms": shares}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument("clients", type=int)
+    parser.add_argument("--rate", type=float, default=0.0)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--warm", type=float, default=2.0)
     parser.add_argument("--encoding", default="base64")
-    asked = parser.parse_args()
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        print(json.dumps(runner.run(load(asked.port, asked.clients, asked.seconds, asked.warm, asked.encoding))))
+        print(json.dumps(runner.run(load(parser.parse_args()))))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,107 @@
+"""`raylib serve` on a Ray of its own with two replicas: one is killed under load, and it is told to stop."""
+
+import itertools
+import shutil
+import signal
+import tempfile
+import threading
+import time
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+
+import raylib
+from raylib.models.untrained import build_clip
+from tests.serve.running import serving
+
+pytestmark = pytest.mark.cluster
+
+
+def replicas(process) -> list[psutil.Process]:
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        try:
+            if child.cmdline() and child.cmdline()[0].startswith("ray::ServeReplica"):
+                found.append(child)
+        except psutil.Error:
+            continue
+    return found
+
+
+class Load:
+    """Clients that ask all the time. answers: (status, text's number, vector)."""
+
+    def __init__(self, address: str, clients: int) -> None:
+        self.answers: list[tuple[int, int, list[float]]] = []
+        self._numbers, self._over = itertools.count(), threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(address,)) for _ in range(clients)]
+        for thread in self._threads:
+            thread.start()
+
+    def _ask(self, address: str) -> None:
+        with httpx.Client(base_url=address, timeout=60) as client:
+            while not self._over.is_set():
+                number = next(self._numbers)
+                body = {"input": f"text number {number}", "prompt_type": "query"}
+                answer = client.post("/v1/embeddings", json=body)
+                ok = answer.status_code == 200
+                self.answers.append((answer.status_code, number, answer.json()["data"][0]["embedding"] if ok else []))
+
+    def stop(self) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def until(what, seconds: float) -> float:
+    """Seconds until `what` holds."""
+    start = time.monotonic()
+    while not what():
+        assert time.monotonic() - start < seconds
+        time.sleep(0.1)
+    return time.monotonic() - start
+
+
+@pytest.fixture
+def temporary():
+    """A short one, for Ray puts sockets in it."""
+    folder = tempfile.mkdtemp(prefix="rs", dir="/tmp")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_killed_replica_costs_no_answer_and_comes_back_and_stopping_finishes_what_was_begun(tmp_path, temporary):
+    model = tmp_path / "clip"
+    build_clip(model)
+    with serving("--model", model, "--replicas", "2", "--timeout", 40, RAY_TMPDIR=temporary) as (process, address):
+        before = replicas(process)
+        assert len(before) == 2
+        load = Load(address, clients=8)
+        try:
+            until(lambda: len(load.answers) > 50, 30)
+            before[0].kill()
+            until(lambda: len([one for one in replicas(process) if one.pid != before[0].pid]) == 2, 30)
+            seen = len(load.answers)
+            until(lambda: len(load.answers) > seen + 50, 30)
+        finally:
+            load.stop()
+        assert {status for status, _, _ in load.answers} == {200}  # what it held was tried again
+        numbers = [number for _, number, _ in load.answers]
+        expected = raylib.encode(str(model), texts=[f"text number {number}" for number in numbers], role="query")
+        np.testing.assert_allclose([vector for _, _, vector in load.answers], expected, atol=1e-5)
+
+        found = []
+        body = {"input": [f"text {i}" for i in range(2000)]}
+        url = f"{address}/v1/embeddings"
+        asking = threading.Thread(target=lambda: found.append(httpx.post(url, json=body, timeout=60)))
+        asking.start()
+        until(lambda: "raylib_requests_under_way 2.0" in httpx.get(f"{address}/metrics").text, 30)
+        process.send_signal(signal.SIGTERM)
+        asking.join()
+        assert found[0].status_code == 200 and len(found[0].json()["data"]) == 2000
+        processes = psutil.Process(process.pid).children(recursive=True)
+        assert process.wait(60) == 0
+    _, alive = psutil.wait_procs(processes, timeout=20)
+    assert not alive
