@@ -70,7 +70,7 @@ class ModelRun:
         job = {
             "kind": kind,
             "runtime": variant.runtime,
-            "spec": dataclasses.asdict(self.spec),
+            "spec": {name: value for name, value in dataclasses.asdict(self.spec).items() if name != "copied"},
             "tower": self.tower,
             "precision": variant.precision,
             "threads": threads,

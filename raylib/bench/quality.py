@@ -22,7 +22,8 @@ def ndcg_at_5(spec: ModelSpec, task: str, store: str) -> float:
 
     is_benchmark = any(task in (row.name, *row.aliases) for row in list_benchmarks(task))
     asked: dict[str, Any] = {"benchmarks": [task]} if is_benchmark else {"tasks": [task]}
-    options: dict[str, Any] = {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec) if f.name != "name"}
+    own = ("name", "copied")  # no settings of a job
+    options: dict[str, Any] = {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec) if f.name not in own}
     with tempfile.TemporaryDirectory(prefix="raylib-bench-quality-") as folder:
         config = EvaluateConfig(
             model=[spec.name], **asked, **options, local=True, output_folder=folder, store=store, keep_rankings=0
