@@ -31,8 +31,8 @@ MAX_DEATHS = 3
 _WINDOW = 1024
 """Waiting contents among which a batch finds those that fit the first of them."""
 
-_CLOSED_AT = 0.5
-"""Of the time that a batch takes: when the next one is closed, which leaves the rest for its preparation."""
+_AHEAD = 2.0
+"""How many times the preparation of a batch it is closed before the forward that it waits for should end."""
 
 
 class WorkerDiedError(ConnectionError):
@@ -104,7 +104,8 @@ class Batcher:
         self._queue: deque[_Waiting] = deque()
         self._live = 0
         self._running: dict[asyncio.Task[None], float] = {}
-        self._batch_seconds, self._contents_per_second = 0.0, 0.0
+        self._prepare_seconds, self._forward_seconds, self._contents_per_second = 0.0, 0.0, 0.0
+        self._last_end = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -179,8 +180,10 @@ class Batcher:
 
     def _is_time(self) -> bool:
         """Whether the batch that is prepared behind those in their forward is to be closed now; else it will be."""
-        due = min(self._running.values()) + _CLOSED_AT * self._batch_seconds
-        wait = due - time.monotonic()
+        forward = min(self._running.values()) + self._prepare_seconds
+        if self._run.models == 1:  # of several, any may have been the last to end
+            forward = max(forward, self._last_end)
+        wait = forward + self._forward_seconds - _AHEAD * self._prepare_seconds - time.monotonic()
         if wait <= 0.0005:
             return True
         if self._timer is None:
@@ -252,7 +255,10 @@ class Batcher:
         self.stats.seconds += seconds
         self.stats.tokens += sum(vectors.tokens or ())
         self._costs.learn([(one.content, one.pixels) for one in batch], vectors.tokens)
-        self._batch_seconds += (0.2 if self._batch_seconds else 1.0) * (seconds - self._batch_seconds)
+        weight = 0.2 if self._forward_seconds else 1.0
+        self._prepare_seconds += weight * (vectors.prepare_seconds - self._prepare_seconds)
+        self._forward_seconds += weight * (vectors.forward_seconds - self._forward_seconds)
+        self._last_end = time.monotonic()
         # Two batches of a model overlap, so that one takes about half of what it seems to.
         rate = len(batch) / seconds * min(len(self._running), 2 * self._run.models) if seconds else 0.0
         self._contents_per_second += (0.1 if self._contents_per_second else 1.0) * (rate - self._contents_per_second)

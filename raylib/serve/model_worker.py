@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -33,13 +34,16 @@ class Vectors:
     there are none.
 
     tokens [n]: that each has, 0 where it has no vector; None for a model that does not count. reasons: row → why the
-    model cannot be given it. failures: row → what went wrong with the model.
+    model cannot be given it. failures: row → what went wrong with the model. The seconds are
+    without the wait for a turn of the model.
     """
 
     found: Embeddings | None
     tokens: list[int] | None
     reasons: dict[int, str] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
+    prepare_seconds: float = 0.0
+    forward_seconds: float = 0.0
 
     def by_row(self) -> dict[int, np.ndarray]:
         """Row → its vectors [tokens, dim]."""
@@ -109,10 +113,14 @@ class ModelWorker:
         keys = [row.to_bytes(4) for row in rows]
         batch = MicroBatch(context, names, keys, [(0, row) for row in rows], self.max_tokens)
         try:
+            start = time.perf_counter()
             prepared = prepare(self.encoder, batch, [_Given(contents)], self._turn)
             counts = self.encoder.token_counts(prepared.tensors) if prepared.tensors is not None else None
+            done.prepare_seconds += time.perf_counter() - start
             with self._forwards:
+                start = time.perf_counter()
                 encoded = run_forward(self.encoder, prepared)
+                done.forward_seconds += time.perf_counter() - start
         except Exception as error:
             if len(rows) == 1:
                 logger.error("%s: a content failed", self.encoder.spec.name, exc_info=error)
@@ -135,6 +143,8 @@ class _Done:
     tokens: dict[int, int]
     reasons: dict[int, str]
     failures: dict[int, str]
+    prepare_seconds: float = 0.0
+    forward_seconds: float = 0.0
 
     def take(self, encoded: Encoded) -> None:
         if encoded.embeddings is not None:
@@ -150,7 +160,7 @@ class _Done:
         rows = sorted(self.vectors_of)
         found = Embeddings.from_list([self.vectors_of[row] for row in rows]) if rows else None
         tokens = [self.tokens.get(row, 0) for row in range(n)] if self.tokens or not rows else None
-        return Vectors(found, tokens, self.reasons, self.failures)
+        return Vectors(found, tokens, self.reasons, self.failures, self.prepare_seconds, self.forward_seconds)
 
 
 def _kinds(contents: Sequence[Content]) -> dict[tuple[str, ...], list[int]]:

@@ -42,6 +42,9 @@ _CODES = {
 }
 
 
+_LONGEST_WAIT_SECONDS = 60
+
+
 class RequestError(Exception):
     """An answer that is no success. message: tells the client what to change, and nothing of the inside.
 
@@ -89,7 +92,8 @@ def as_request_error(error: Exception, param: str = "input") -> RequestError:
     if isinstance(error, UserError):
         return RequestError(400, str(error))
     if isinstance(error, OverloadedError):
-        return RequestError(429, str(error), retry_after=max(1, math.ceil(error.retry_after_seconds)))
+        wait = min(max(1, math.ceil(error.retry_after_seconds)), _LONGEST_WAIT_SECONDS)
+        return RequestError(429, str(error), retry_after=wait)
     if isinstance(error, DeadlineError):
         return RequestError(504, str(error))
     logger.error("a request failed", exc_info=error)

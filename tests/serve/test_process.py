@@ -1,5 +1,6 @@
 """`raylib serve --local` as a process, asked by the clients that people use: OpenAI's, httpx and curl."""
 
+import asyncio
 import base64
 import io
 import json
@@ -132,6 +133,31 @@ def test_a_body_of_100_megabytes_is_refused_and_the_server_lives(server, tmp_pat
 def test_the_server_names_no_folder_of_the_machine(http, models):
     for url in ("/info", "/v1/models", "/metrics", "/openapi.json"):
         assert str(models) not in http.get(url).text
+
+
+def test_more_connections_than_can_wait_are_answered_all_the_same(models):
+    """Half of them ask, the other half begin to and say no more."""
+    body = b'{"input": "a page"}'
+    head = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    request = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+    async def one(port: int, whole: bool, all_open: asyncio.Barrier) -> int | None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        await all_open.wait()
+        writer.write(request if whole else request[:40])
+        status = int((await asyncio.wait_for(reader.readline(), 60)).split()[1]) if whole else None
+        writer.close()
+        return status
+
+    async def many(port: int, n: int) -> list[int | None]:
+        barrier = asyncio.Barrier(n)
+        return await asyncio.gather(*(one(port, place % 2 == 0, barrier) for place in range(n)))
+
+    flags = ["--model", models / "clip", "--max-queue", 100, "--max-inputs", 100]
+    with serving("--local", *flags) as (_, address):
+        statuses = asyncio.run(many(int(address.rpartition(":")[2]), 800))
+        assert set(statuses) == {None, 200, 429} and statuses.count(200) >= 100
+        assert httpx.get(f"{address}/health").status_code == 200
 
 
 def test_stopping_finishes_what_was_begun_and_takes_nothing_new(models):
