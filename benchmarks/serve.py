@@ -34,7 +34,7 @@ _RESULT = Path(__file__).parent / "results" / "serve.json"
 _ROOT = Path(__file__).resolve().parents[1]
 _PORT = 18480
 CLIENTS = (1, 8, 32, 128)
-LAYERS, WIDTH = 6, 128
+LAYERS, WIDTH = 12, 128
 
 SIDES = ("plain, threads", "plain, loop", "raylib, --local", "raylib on Ray")
 _OVERLOAD_FLAGS = ("--max-queue", "512", "--max-inputs", "64")

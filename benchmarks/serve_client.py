@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import random
+import sys
 import time
 from typing import Any
 
@@ -19,8 +20,8 @@ number search document match pattern sort key group output path stream method ma
 
 
 def text(chooser: random.Random) -> str:
-    """Of 4 to 16 words; of millions of them hardly two are alike."""
-    return " ".join(chooser.choices(WORDS.split(), k=chooser.randint(4, 16))) + f" {chooser.randrange(10**6)}"
+    """A query of 2 to 8 words; of millions hardly two are alike."""
+    return " ".join(chooser.choices(WORDS.split(), k=chooser.randint(2, 8))) + f" {chooser.randrange(10**4)}"
 
 
 def request(chooser: random.Random, port: int, encoding: str) -> bytes:
@@ -43,16 +44,28 @@ class Connections:
     async def ask(self, chooser: random.Random) -> float:
         """One request; gives the seconds that the server wants one to wait before the next."""
         start = time.perf_counter()
+        asked = request(chooser, self.port, self.encoding)
         try:
-            reader, writer = self._free.pop() if self._free else await asyncio.open_connection("127.0.0.1", self.port)
-            writer.write(request(chooser, self.port, self.encoding))
-            status, wait = await asyncio.wait_for(answer(reader), 60)
-            self._free.append((reader, writer))
-        except (TimeoutError, OSError, EOFError):
+            try:
+                if not self._free:
+                    raise EOFError
+                status, wait = await self._over(*self._free.pop(), asked)
+            except (OSError, EOFError):  # the server has closed a connection that nobody used for long
+                status, wait = await self._over(*await asyncio.open_connection("127.0.0.1", self.port), asked)
+        except (TimeoutError, OSError, EOFError) as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
             status, wait = 0, 0.1
         end = time.perf_counter()
         self.found.append((status, end, end - start))
         return wait
+
+    async def _over(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: bytes
+    ) -> tuple[int, float]:
+        writer.write(asked)
+        found = await asyncio.wait_for(answer(reader), 60)
+        self._free.append((reader, writer))
+        return found
 
 
 async def again_and_again(connections: Connections, seed: int, until: float) -> None:

@@ -28,6 +28,10 @@ Opener = Callable[[ServeConfig, Encoder, str, AsyncExitStack], Awaitable[dict[st
 """(settings, encoder, its name for clients, stack) → what is served of it, ready; what must be closed is on the stack.
 Raises RaylibError."""
 
+_KEEP_ALIVE_SECONDS = 75
+"""Longer than clients and proxies keep a connection that nobody uses: the server should not be the one that closes it
+just as a request comes."""
+
 _DRAIN_SECONDS = 5
 """Beyond --timeout, which every request under way has, until a stopping server gives up on the last ones."""
 
@@ -170,6 +174,7 @@ def serve(config: ServeConfig, opener: Opener) -> None:
             lifespan="on",
             server_header=False,
             ws="none",
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=int(config.timeout) + _DRAIN_SECONDS,
             backlog=2048,
         )
