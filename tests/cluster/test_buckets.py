@@ -118,12 +118,12 @@ def test_a_full_disk_names_the_node_and_the_run_goes_on_when_there_is_room(clust
     shelf = Shelf(str(tmp_path), plan.encoder.fingerprint)
     shelf.refresh()
     stored = shelf.stored(plan.keys())
-    before = len(watched_toys.forwards("full"))
+    first = {process for process, _ in watched_toys.forwards("full")}  # one of them may still be at a batch
     assert 0 < len(stored) < 96
     RayDataStage(Workers(2), split=False)(plan.encoder, plan.batches(4, stored), plan.sources, shelf)
     shelf.refresh()
     assert shelf.contains(plan.keys()).all()
-    assert len(watched_toys.forwards("full")) - before == 96 - len(stored)
+    assert sum(process not in first for process, _ in watched_toys.forwards("full")) == 96 - len(stored)
 
 
 # The head.
