@@ -119,8 +119,13 @@ def summary(found: Found, start: float, end: float, seconds: float) -> dict[str,
     for status, _, _ in counted:
         statuses[str(status)] = statuses.get(str(status), 0) + 1
     taken = sorted(took for status, _, took in counted if status == 200)
-    shares = {f"p{share}": 1000 * taken[min(len(taken) - 1, len(taken) * share // 100)] for share in (50, 95, 99)}
+    shares = {f"p{share}": 1000 * at(taken, share) for share in (50, 95, 99)}
     return {"requests/s": len(taken) / seconds, "statuses": statuses, "ms": shares}
+
+
+def at(taken: list[float], share: int) -> float:
+    """A percentile of sorted seconds; infinite where there are none."""
+    return taken[min(len(taken) - 1, len(taken) * share // 100)] if taken else float("inf")
 
 
 def main() -> None:
