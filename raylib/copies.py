@@ -83,9 +83,7 @@ def _known(index: Path) -> dict[str, tuple[int, str]]:
 
 
 def _write_index(index: Path, listing: Listing) -> None:
-    aside = index.with_name(f".{index.name}.{uuid.uuid4().hex}.part")
-    aside.write_text(json.dumps(listing))
-    os.replace(aside, index)
+    storage.write_text(index, json.dumps(listing))
 
 
 def _fetch(url: str, target: Path, name: str) -> None:

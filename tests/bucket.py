@@ -14,6 +14,10 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+import pytest
+
+from raylib import buckets
+
 _BUSY = (
     b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>SlowDown</Code>'
     b"<Message>Please reduce your request rate.</Message></Error>"
@@ -124,6 +128,20 @@ def s3_server() -> Iterator[Server]:
             s3fs.S3FileSystem.clear_instance_cache()
             fsspec.asyn.reset_lock()
             server.close()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with s3_server() as found:
+        yield found
+
+
+@pytest.fixture
+def bucket(server: Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """A new one, which is asked again after milliseconds."""
+    monkeypatch.setattr(buckets, "FIRST_WAIT", 0.002)
+    monkeypatch.setattr(buckets, "LONGEST_WAIT", 0.02)
+    return server.bucket()
 
 
 def copy_together(url: str, together: Any, answers: Any) -> None:

@@ -14,14 +14,16 @@ import torch
 from safetensors.torch import load, load_file
 
 import raylib
-from raylib import buckets, storage
+from raylib import storage
 from raylib.copies import local_copy
 from raylib.errors import BucketError, UserError
 from raylib.models.protocol import ModelSpec
 from raylib.models.registry import resolve
 from raylib.models.untrained import build_clip
 from raylib.store.hidden_states import open_states
-from tests.bucket import Bucket, copy_together, s3_server
+from tests.bucket import Bucket, copy_together
+from tests.bucket import bucket as bucket
+from tests.bucket import server as server
 from tests.evaluate.colours import QUERIES, V1, V2, page, write_v1, write_v2
 from tests.evaluate.compare import flatten
 from tests.evaluate.conftest import private_caches as private_caches
@@ -33,19 +35,6 @@ pytestmark = pytest.mark.usefixtures("private_caches")
 
 FAULTS = {"calm": {}, "burst": {"next": 20}, "by chance": {"share": 0.2, "seed": 7}}
 COLOURS = ["red", "lime", "blue", "white", "orange", "navy"]
-
-
-@pytest.fixture(scope="module")
-def server():
-    with s3_server() as found:
-        yield found
-
-
-@pytest.fixture
-def bucket(server, monkeypatch):
-    monkeypatch.setattr(buckets, "FIRST_WAIT", 0.002)
-    monkeypatch.setattr(buckets, "LONGEST_WAIT", 0.02)
-    return server.bucket()
 
 
 @pytest.fixture(scope="module")

@@ -10,20 +10,9 @@ import pytest
 from raylib import buckets, storage
 from raylib.errors import BucketError, UserError
 from raylib.store.embeddings import Shelf
-from tests.bucket import SECRET, s3_server
-
-
-@pytest.fixture(scope="module")
-def server():
-    with s3_server() as found:
-        yield found
-
-
-@pytest.fixture
-def bucket(server, monkeypatch):
-    monkeypatch.setattr(buckets, "FIRST_WAIT", 0.002)
-    monkeypatch.setattr(buckets, "LONGEST_WAIT", 0.02)
-    return server.bucket()
+from tests.bucket import SECRET
+from tests.bucket import bucket as bucket
+from tests.bucket import server as server
 
 
 def test_files_folders_and_their_names(bucket, tmp_path):

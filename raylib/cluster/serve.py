@@ -23,7 +23,7 @@ import ray.exceptions
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
-from raylib.cluster.session import session
+from raylib.cluster.session import cause_or, session
 from raylib.errors import ModelError
 from raylib.models.protocol import Encoder
 from raylib.serve.batcher import WorkerDiedError
@@ -37,13 +37,6 @@ from raylib.types import Embeddings, EncodeContext, Role
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
-
-_DEATHS = (
-    ray.exceptions.RayActorError,
-    ray.exceptions.WorkerCrashedError,
-    ray.exceptions.NodeDiedError,
-    ray.exceptions.OutOfMemoryError,
-)
 
 _BATCHES = 2
 """Of one replica at a time: one in its forward, one that is prepared."""
@@ -164,11 +157,8 @@ async def _unwrapped(answer: Awaitable[T]) -> T:
     """The answer of a replica. Raises WorkerDiedError where it died, and what it raised in its own words."""
     try:
         return await answer
-    except _DEATHS as error:
-        raise WorkerDiedError("a replica died") from error
-    except ray.exceptions.RayTaskError as error:
-        cause = error.cause if isinstance(error.cause, Exception) else error
-        raise cause from error
+    except ray.exceptions.RayError as error:
+        raise cause_or(error, WorkerDiedError("a replica died")) from error
 
 
 def running_replicas(application: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from raylib.serve.api_models import ErrorReply
 from raylib.serve.auth import Guard
 from raylib.serve.documents_api import documents_router
 from raylib.serve.embeddings_api import embeddings_router
+from raylib.serve.explorer import explorer_router
 from raylib.serve.limits import BodyLimit, Limits
 from raylib.serve.metrics import Measured, Metrics
 from raylib.serve.protocol import Served
@@ -57,24 +57,12 @@ def create_app(
     _add_own_routes(app, served, limits, metrics)
     app.include_router(embeddings_router(served, limits))
     app.include_router(documents_router(served, limits))
-    explorer = _explorer()
-    if explorer is not None:
-        app.include_router(explorer(served, runs))
+    app.include_router(explorer_router(served, runs))
     app.add_middleware(BodyLimit, limits=limits)
     app.add_middleware(Guard, tokens=tokens, hosts=hosts)
     app.add_middleware(_Careful)
     app.add_middleware(Measured, metrics=metrics)
     return app
-
-
-def _explorer() -> Callable[..., Any] | None:
-    """What makes the router of the page."""
-    try:
-        return importlib.import_module("raylib.serve.explorer").explorer_router
-    except ModuleNotFoundError as error:
-        if error.name != "raylib.serve.explorer":
-            raise
-        return None
 
 
 def _add_own_routes(app: FastAPI, served: Mapping[str, Served], limits: Limits, metrics: Metrics) -> None:

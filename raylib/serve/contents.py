@@ -9,6 +9,7 @@ from raylib.serve.images import image_of_url
 from raylib.serve.limits import Limits
 from raylib.serve.protocol import Content
 from raylib.serve.replies import RequestError
+from raylib.store.unicode import is_unicode
 
 _FORMS = 'a text, or an object such as {"image": "data:image/png;base64,…"}'
 
@@ -98,10 +99,8 @@ class ContentReader:
         if len(text) > self.limits.text_characters:
             most = self.limits.text_characters
             raise RequestError(400, f"{param} has {len(text)} characters; at most {most}, cut it", param)
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise RequestError(400, f"{param} holds half of a surrogate pair; send whole characters", param) from None
+        if not is_unicode(text):
+            raise RequestError(400, f"{param} holds half of a surrogate pair; send whole characters", param)
         return text
 
     def _image(self, url: str, param: str) -> bytes:

@@ -12,8 +12,7 @@ import json
 import logging
 import os
 import re
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
@@ -27,6 +26,7 @@ from raylib.serve.corpus_base import EncodeMissing, TaskChoice, empty_base, enco
 from raylib.serve.corpus_filters import check_filters
 from raylib.serve.corpus_log import ChangeLog
 from raylib.serve.corpus_state import State
+from raylib.serve.kept import Kept
 from raylib.serve.protocol import Document, Hit
 from raylib.store.embeddings import Shelf
 from raylib.store.manifests import MANIFEST
@@ -231,34 +231,26 @@ class _Cache:
     """Documents that were looked at last. mark: a document that was read before a change is not put in after it."""
 
     def __init__(self, limit: int) -> None:
-        self._limit, self._bytes, self._mark = limit, 0, 0
-        self._held: OrderedDict[str, Document] = OrderedDict()
+        self._mark = 0
+        self._held: Kept[str, Document] = Kept(limit)
         self._lock = Lock()
 
     def get(self, ids: Sequence[str]) -> tuple[dict[str, Document], int]:
         with self._lock:
-            found = {name: self._held[name] for name in ids if name in self._held}
-            for name in found:
-                self._held.move_to_end(name)
+            found = {name: document for name in ids if (document := self._held.get(name)) is not None}
             return found, self._mark
 
     def put(self, documents: Sequence[Document], mark: int) -> None:
         with self._lock:
-            if mark != self._mark:
-                return
-            for document in documents:
-                if document.id not in self._held:
-                    self._held[document.id] = document
-                    self._bytes += _size(document)
-            while self._bytes > self._limit:
-                self._bytes -= _size(self._held.popitem(last=False)[1])
+            if mark == self._mark:
+                for document in documents:
+                    self._held.put(document.id, document, _size(document))
 
-    def drop(self, ids: Any) -> None:
+    def drop(self, ids: Iterable[str]) -> None:
         with self._lock:
             self._mark += 1
             for name in ids:
-                document = self._held.pop(name, None)
-                self._bytes -= _size(document) if document is not None else 0
+                self._held.drop(name)
 
 
 def _size(document: Document) -> int:

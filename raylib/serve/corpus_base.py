@@ -61,19 +61,23 @@ class Base:
 
 def empty_base(encoder: Encoder) -> Base:
     """No document: all come from clients."""
-    from raylib.encode.task import context_of
 
     def nothing(asked: Sequence[int]) -> Any:
         raise IndexError(f"documents {list(asked)} of none")
 
-    contexts: dict[Role, EncodeContext] = {role: context_of(encoder, role) for role in _ROLES}
-    return Base([], np.zeros(0, dtype=np.int64), 0, lambda: iter(()), nothing, nothing, contexts)
+    return Base([], np.zeros(0, dtype=np.int64), 0, lambda: iter(()), nothing, nothing, _own_contexts(encoder))
+
+
+def _own_contexts(encoder: Encoder) -> dict[Role, EncodeContext]:
+    """What the model does by itself, without a task."""
+    from raylib.encode.task import context_of
+
+    return {role: context_of(encoder, role) for role in _ROLES}
 
 
 def encoded_folder(path: str, encoder: Encoder) -> Base:
     """The folder that `raylib encode --output` wrote. Raises UserError for vectors of another encoder, of queries, or
     that cannot be read."""
-    from raylib.encode.task import context_of
     from raylib.score.vectors import open_vectors
     from raylib.serve.encode_inputs import EncodedInputs
     from raylib.store.manifests import read_manifest
@@ -91,7 +95,7 @@ def encoded_folder(path: str, encoder: Encoder) -> Base:
         raise UserError(f"--corpus {path} holds vectors of queries; run `raylib encode` with --role document")
     found = open_vectors(path, "document")
     shown = EncodedInputs(manifest["options"], found.ids)
-    contexts: dict[Role, EncodeContext] = {role: context_of(encoder, role) for role in _ROLES}
+    contexts = _own_contexts(encoder)
     contexts["document"] = dataclasses.replace(contexts["document"], prompt=manifest["prompt"])
 
     def read(contents: Sequence[int]) -> Embeddings:

@@ -33,10 +33,10 @@ from raylib.serve.corpus_parts import (
     read_columns,
     read_rows,
     to_table,
-    to_vectors,
     write_table,
 )
 from raylib.serve.protocol import Content, Document, Metadata
+from raylib.store.vector_columns import embeddings_of
 from raylib.types import Embeddings
 
 _PART = re.compile(r"part-(\d{12})-(\d{12})\.parquet")
@@ -94,7 +94,7 @@ class ChangeLog:
         deleted = np.asarray(table.column("deleted"), dtype=bool)
         metadata = [json.loads(text) if text else {} for text in table.column("metadata").to_pylist()]
         kept = table.filter(pa.array(~deleted))
-        vectors = to_vectors(kept) if len(kept) else None
+        vectors = embeddings_of(kept) if len(kept) else None
         return Changes(part, table.column("id").to_pylist(), deleted, metadata, vectors)
 
     def append(self, documents: Sequence[Document], vectors: Embeddings | None, deleted: Sequence[str] = ()) -> Part:
@@ -118,7 +118,7 @@ class ChangeLog:
 
     def vectors(self, part: Part, rows: Sequence[int]) -> Embeddings:
         """Vectors of some rows, none of them deleted, in their order."""
-        return to_vectors(read_rows(part.path, rows, ["tokens", "vector"]))
+        return embeddings_of(read_rows(part.path, rows, ["tokens", "vector"]))
 
     def rewritten(self, parts: Sequence[Part], keep: Sequence[np.ndarray]) -> Part:
         """Write the kept rows of parts that follow each other as one part, which takes the place of all. keep: per part

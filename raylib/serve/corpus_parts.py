@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from raylib import storage
 from raylib.errors import StoreError
 from raylib.serve.protocol import Document
+from raylib.store.vector_columns import vector_column
 from raylib.types import Embeddings
 
 _GROUP_BYTES = 2**20
@@ -42,7 +43,7 @@ def to_table(
 ) -> pa.Table:
     """The documents in order, then what is deleted."""
     gone: list[None] = [None] * len(deleted)
-    rows = [np.ascontiguousarray(row).tobytes() for row in vectors] if vectors is not None else []
+    nothing = pa.nulls(len(deleted), pa.large_binary())
     columns = {
         "id": [document.id for document in documents] + list(deleted),
         "deleted": [False] * len(documents) + [True] * len(deleted),
@@ -50,7 +51,7 @@ def to_table(
         "image": [document.content.image for document in documents] + gone,
         "metadata": [json.dumps(dict(document.metadata)) for document in documents] + gone,
         "tokens": ([] if vectors is None else vectors.token_counts.tolist()) + [0] * len(deleted),
-        "vector": rows + gone,
+        "vector": nothing if vectors is None else pa.concat_arrays([vector_column(vectors), nothing]),
     }
     dim, dtype = ("0", "float32") if vectors is None else (str(vectors.dim), vectors.values.dtype.name)
     return pa.table(columns, schema=_SCHEMA.with_metadata({"dim": dim, "dtype": dtype, "fingerprint": fingerprint}))
@@ -110,13 +111,3 @@ def _readable(path: str) -> Iterator[None]:
 def about_of(table: pa.Table) -> dict[str, str]:
     """dim ("0" where no row has a vector), dtype and fingerprint of the vectors."""
     return {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-
-
-def to_vectors(table: pa.Table) -> Embeddings:
-    """Of rows that are not deleted."""
-    about = about_of(table)
-    flat = b"".join(table.column("vector").to_pylist())
-    values = np.frombuffer(flat, dtype=np.dtype(about["dtype"])).reshape(-1, int(about["dim"]))
-    offsets = np.zeros(len(table) + 1, dtype=np.int64)
-    np.cumsum(table.column("tokens").to_numpy(), out=offsets[1:])
-    return Embeddings(values, offsets)

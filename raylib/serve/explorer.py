@@ -61,8 +61,6 @@ SECURITY = {
     # blob: images that were fetched with a token, or chosen by the user; data: thumbnails of runs
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
 }
 
 Model = Annotated[str | None, Query(max_length=1024)]

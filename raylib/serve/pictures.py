@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 
 from raylib.inspect.thumbnails import Picture, name_of, picture
+from raylib.serve.kept import Kept
 
 WIDTHS = (160, 320, 640, 1280, 2048)
 """Sizes of a page's image, in pixels of its longer side. Few, so that they are worth keeping."""
@@ -18,29 +18,18 @@ class Pictures:
     """Thread-safe. Images are told apart by their content: one that was replaced is another."""
 
     def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
-        self._most_bytes = most_bytes
-        self._kept: OrderedDict[tuple[str, int], Picture] = OrderedDict()
-        self._bytes = 0
+        self._kept: Kept[tuple[str, int], Picture] = Kept(most_bytes)
         self._lock = threading.Lock()
 
     def get(self, image: bytes, width: int) -> Picture | str:
         """width: one of `WIDTHS`. A reason for an image that cannot be read."""
         key = (name_of(image), width)
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
+            known = self._kept.get(key)
+        if known is not None:
+            return known
         found = picture(image, width, _QUALITY)
         if isinstance(found, Picture):
             with self._lock:
-                self._put(key, found)
+                self._kept.put(key, found, len(found.content))
         return found
-
-    def _put(self, key: tuple[str, int], found: Picture) -> None:
-        if key in self._kept:
-            return
-        self._kept[key] = found
-        self._bytes += len(found.content)
-        while self._bytes > self._most_bytes:
-            _, gone = self._kept.popitem(last=False)
-            self._bytes -= len(gone.content)

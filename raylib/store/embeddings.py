@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from raylib import storage
 from raylib.errors import StoreError, UserError
 from raylib.store.keys import KEY_BYTES
+from raylib.store.vector_columns import embeddings_of, vector_column
 from raylib.types import Embeddings
 
 _PART_SUFFIX = ".parquet"
@@ -250,18 +251,15 @@ def _as_words(keys: Sequence[bytes]) -> np.ndarray:
 
 
 def _to_table(keys: Sequence[bytes], embeddings: Embeddings, fingerprint: str) -> pa.Table:
-    """The columns of a part; the vector column is built over the values' own memory."""
-    values = np.ascontiguousarray(embeddings.values)
-    offsets = embeddings.offsets * (embeddings.dim * values.itemsize)
-    buffers = [None, pa.py_buffer(np.ascontiguousarray(offsets)), pa.py_buffer(values)]
+    """The columns of a part."""
     schema = pa.schema(
         [("key", pa.binary(KEY_BYTES)), ("tokens", pa.int32()), ("vector", pa.large_binary())],
-        metadata={"dim": str(embeddings.dim), "dtype": values.dtype.name, "fingerprint": fingerprint},
+        metadata={"dim": str(embeddings.dim), "dtype": embeddings.values.dtype.name, "fingerprint": fingerprint},
     )
     columns = [
         pa.array(list(keys), pa.binary(KEY_BYTES)),
         pa.array(embeddings.token_counts, pa.int32()),
-        pa.Array.from_buffers(pa.large_binary(), len(keys), buffers),
+        vector_column(embeddings),
     ]
     return pa.Table.from_arrays(columns, schema=schema)
 
@@ -296,18 +294,8 @@ def _described(path: str) -> str | None:
 
 
 def _read_part(path: str) -> Embeddings:
-    table = _read_table(path, ["tokens", "vector"]).combine_chunks()
-    meta = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+    table = _read_table(path, ["tokens", "vector"])
     try:
-        dim, dtype = int(meta["dim"]), np.dtype(meta["dtype"])
-        vector = table.column("vector").chunk(0)
-        start, stop = vector.offset, vector.offset + len(vector)
-        byte_offsets = np.frombuffer(vector.buffers()[1], dtype=np.int64)[start : stop + 1]
-        values = np.frombuffer(vector.buffers()[2], dtype=dtype)[
-            byte_offsets[0] // dtype.itemsize : byte_offsets[-1] // dtype.itemsize
-        ]
-        offsets = np.zeros(len(table) + 1, dtype=np.int64)
-        np.cumsum(table.column("tokens").to_numpy(), out=offsets[1:])
-        return Embeddings(values.reshape(-1, dim), offsets)
+        return embeddings_of(table)
     except (KeyError, ValueError, TypeError, IndexError) as error:
         raise StoreError(f"{path} is no part of an embedding store ({error}). Delete the file.") from error

@@ -14,11 +14,9 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
@@ -30,7 +28,6 @@ from raylib.serve.explorer import explorer_router
 from raylib.serve.protocol import Asked, Content, Document, Hit, Served
 from raylib.tasks import docstrings, page_layout, stdlib_cards
 from raylib.types import Embeddings, EncodeContext, Role, Similarity
-from tests.tasks.local_vidore import private_datasets_cache
 
 RETRIEVER, UNTRAINED, DENSE = "raylib/page-retriever-tiny", "raylib/untrained-page-retriever", "raylib/untrained-clip"
 
@@ -119,13 +116,9 @@ def served_of(documents: Sequence[Document], models: Sequence[str]) -> dict[str,
     return found
 
 
-@contextmanager
-def card_models(folder: Path, models: Sequence[str] = (RETRIEVER, UNTRAINED, DENSE), count: int = 12):
-    """Models over the first cards. Nothing is read from or written to the home
-    directory as long as this lasts."""
-    with pytest.MonkeyPatch.context() as patch, private_datasets_cache(str(folder / "datasets")):
-        patch.setenv("RAYLIB_CACHE", str(folder / "raylib"))
-        yield served_of(cards(count, ["argparse", "ast", "asyncio"]), models)
+def card_models(models: Sequence[str] = (RETRIEVER, UNTRAINED, DENSE), count: int = 12) -> dict[str, Served]:
+    """Models over the first cards of a few modules."""
+    return served_of(cards(count, ["argparse", "ast", "asyncio"]), models)
 
 
 def cards(count: int, modules: Sequence[str] | None = None) -> list[Document]:

@@ -23,9 +23,8 @@ PATHS = ["../index.html", "..%2Findex.html", "app.js%00", "/etc/passwd", "app.py
 
 
 @pytest.fixture(scope="module", autouse=True)
-def served(tmp_path_factory):
-    with page_server.card_models(tmp_path_factory.mktemp("caches"), [RETRIEVER, DENSE], 4) as found:
-        yield found
+def served(private_caches):
+    return page_server.card_models([RETRIEVER, DENSE], 4)
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,8 @@ QUESTION, ANSWER = "parse source into node", "ast.parse"
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory):
-    with page_server.card_models(tmp_path_factory.mktemp("caches")) as found:
-        yield found
+def served(private_caches):
+    return page_server.card_models()
 
 
 @pytest.fixture(scope="module")

@@ -196,8 +196,8 @@ def test_a_model_whose_files_changed_is_served_anew_without_a_pause(tmp_path):
         link.symlink_to("second")
         process.send_signal(signal.SIGHUP)
         deadline = time.monotonic() + 60
-        while not np.allclose(vector(), expected["second"], atol=1e-5):
-            np.testing.assert_allclose(vector(), expected["first"], atol=1e-5)
+        while not np.allclose(found := vector(), expected["second"], atol=1e-5):
+            np.testing.assert_allclose(found, expected["first"], atol=1e-5)
             assert time.monotonic() < deadline
         link.unlink()
         process.send_signal(signal.SIGHUP)  # nothing is there: what was served is served on

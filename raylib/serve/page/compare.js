@@ -1,20 +1,14 @@
 // One question to two models, and which pages moved between their rankings.
 
-import { documents, models, search } from "./client.js";
+import { documents, search } from "./client.js";
 import { announce, failed, h, message, number, roving, skeletons, svg } from "./dom.js";
-import { asked, questionForm } from "./question.js";
+import { asked, modelsInto, questionForm } from "./question.js";
 import { sheet } from "./results.js";
 
 export async function compareView(app, main, params, signal) {
   const again = () => app.go("compare", params, { again: true });
-  main.replaceChildren(skeletons(1, "lines"));
-  let served;
-  try {
-    served = await models();
-  } catch (error) {
-    return signal.aborted || main.replaceChildren(failed(error, again));
-  }
-  if (signal.aborted) return;
+  const served = await modelsInto(main, again, signal);
+  if (!served) return;
   if (served.length < 2) return main.replaceChildren(message("Two models are needed", "This server searches with one model only. Start it with a second one to compare them.", h("a", { class: "button", href: "#/search" }, "Search with the one")));
   const name = (wanted, other) => served.find((one) => one.name === wanted)?.name ?? served.find((one) => one.name !== other).name;
   const a = name(params.a, params.b), b = name(params.b, a);

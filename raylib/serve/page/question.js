@@ -1,9 +1,23 @@
 // The form that asks: a text or an image, which models, how many pages, which of them.
 
-import { $, h, svg } from "./dom.js";
+import { models } from "./client.js";
+import { $, failed, h, skeletons, svg } from "./dom.js";
 
 const MOST_BYTES = 20_000_000;
 const KINDS = ["image/png", "image/jpeg", "image/webp"];
+
+// The models that search. Until they are there `main` says that it waits, and where they do not come, why: then, and
+// where the view was left meanwhile, there is nothing.
+export async function modelsInto(main, again, signal) {
+  main.replaceChildren(skeletons(1, "lines"));
+  try {
+    const found = await models();
+    return signal.aborted ? null : found;
+  } catch (error) {
+    if (!signal.aborted) main.replaceChildren(failed(error, again));
+    return null;
+  }
+}
 
 // The image of the question. An address cannot hold it, so it lasts as long as the page.
 let picked = null;

@@ -1,20 +1,14 @@
 // One question to one model.
 
-import { documents, models, search } from "./client.js";
+import { documents, search } from "./client.js";
 import { announce, failed, h, message, skeletons } from "./dom.js";
-import { asked, questionForm } from "./question.js";
+import { asked, modelsInto, questionForm } from "./question.js";
 import { grid } from "./results.js";
 
 export async function searchView(app, main, params, signal) {
   const again = () => app.go("search", params, { again: true });
-  main.replaceChildren(skeletons(1, "lines"));
-  let served;
-  try {
-    served = await models();
-  } catch (error) {
-    return signal.aborted || main.replaceChildren(failed(error, again));
-  }
-  if (signal.aborted) return;
+  const served = await modelsInto(main, again, signal);
+  if (!served) return;
   if (!served.length) return main.replaceChildren(message("There is nothing to search", "This server has models, but no corpus of pages."));
   const model = served.find((one) => one.name === params.model) ?? served[0];
   const form = questionForm({ ...params, model: model.name }, served, [["model", "Model"]], (next) => app.go("search", next, { again: true }));
