@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -70,7 +69,7 @@ class ModelRun:
         job = {
             "kind": kind,
             "runtime": variant.runtime,
-            "spec": {name: value for name, value in dataclasses.asdict(self.spec).items() if name != "copied"},
+            "spec": self.spec.settings(),
             "tower": self.tower,
             "precision": variant.precision,
             "threads": threads,

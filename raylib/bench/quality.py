@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 import tempfile
 from typing import Any
@@ -22,11 +21,11 @@ def ndcg_at_5(spec: ModelSpec, task: str, store: str) -> float:
 
     is_benchmark = any(task in (row.name, *row.aliases) for row in list_benchmarks(task))
     asked: dict[str, Any] = {"benchmarks": [task]} if is_benchmark else {"tasks": [task]}
-    own = ("name", "copied")  # no settings of a job
-    options: dict[str, Any] = {f.name: getattr(spec, f.name) for f in dataclasses.fields(spec) if f.name not in own}
+    options = spec.settings()
+    model = options.pop("name")
     with tempfile.TemporaryDirectory(prefix="raylib-bench-quality-") as folder:
         config = EvaluateConfig(
-            model=[spec.name], **asked, **options, local=True, output_folder=folder, store=store, keep_rankings=0
+            model=[model], **asked, **options, local=True, output_folder=folder, store=store, keep_rankings=0
         )
         job = EvaluateJob(config, LocalBackend(), QuietReporter())
         outcome = job.run(job.prepare(select_tasks(config.benchmarks, config.tasks, None, None)))

@@ -82,6 +82,10 @@ class ModelSpec:
         """The name as a user wrote it."""
         return dict(self.copied).get("name", self.name)
 
+    def settings(self) -> dict[str, Any]:
+        """The name and every option, as a job on this node is given them: without what says where copies are from."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "copied"}
+
     def given(self) -> dict[str, Any]:
         """The options that were set and that a family may not have, by name."""
         general = ("name", "revision", "family", "device", "trust_remote_code", "endpoint", "copied")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,5 +88,5 @@ def commit_of(target: Target, *told: object) -> str:
     for path in sorted(path for folder in folders for path in folder.rglob("*") if path.is_file()):
         status = path.stat()
         files.append((str(path.resolve()), status.st_size, status.st_mtime_ns))
-    about = [asdict(target.spec), target.tower, target.precision, files, told]
+    about = [target.spec.settings(), target.tower, target.precision, files, told]
     return hashlib.sha256(json.dumps(about, default=str).encode()).hexdigest()[:40]
