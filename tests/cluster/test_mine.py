@@ -11,6 +11,7 @@ import pytest
 
 from raylib.cluster import neighbours as sharded
 from raylib.cluster import shares
+from raylib.cluster.encode import RayDataStage
 from raylib.cluster.mine import mine_place, ray_map
 from raylib.cluster.neighbours import RayNeighbours, best_of
 from raylib.cluster.search import RaySearch
@@ -268,4 +269,6 @@ def test_the_place_is_the_cluster_with_the_workers_of_the_flags(cluster):
     place = mine_place(Placement(workers=2, cpus_per_worker=2))
     assert place.find == RayNeighbours(Workers(2, cpus=2)) and place.search == RaySearch(Workers(2, cpus=2))
     assert list(place.run(abs, [-3, 2])) == [3, 2]
-    assert place.encode.stage_with(lambda done, bad: None).workers == Workers(2, gpus=0.0, cpus=2)  # pyright: ignore
+    stage = place.encode.stage_with(lambda done, bad=0: None)
+    assert isinstance(stage, RayDataStage) and stage.workers == Workers(2, cpus=2)
+    assert stage.workers.resolve() == Workers(2, gpus=0.0, cpus=2)  # this machine has no GPU
