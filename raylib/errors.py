@@ -19,6 +19,10 @@ class UserError(RaylibError, ValueError):
     """Something the user gave cannot be used: a flag, a file, a folder, a table."""
 
 
+class DiskFullError(UserError):
+    """A file found no room on the disk of this machine."""
+
+
 class UnknownNameError(UserError):
     """A name that is not known; the message lists the nearest known ones."""
 

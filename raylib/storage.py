@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from raylib import buckets
-from raylib.errors import UserError
+from raylib.errors import DiskFullError, UserError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -155,11 +155,13 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO]:
 
 def _cannot_write(path: str, error: OSError) -> UserError:
     """In a run on many machines one of them may have a full disk: it is named."""
-    advice = ""
-    if error.errno in _FULL:
-        node = os.uname().nodename
-        advice = f" Free some space on the node {node}, and run the same command again: it goes on from there."
-    return UserError(f"cannot write {path}: {error.strerror or error}. What was stored before is intact.{advice}")
+    told = f"cannot write {path}: {error.strerror or error}. What was stored before is intact."
+    if error.errno not in _FULL:
+        return UserError(told)
+    node = os.uname().nodename
+    return DiskFullError(
+        f"{told} Free some space on the node {node}, and run the same command again: it goes on from there."
+    )
 
 
 def fill_once(

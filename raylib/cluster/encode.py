@@ -5,6 +5,8 @@ What runs in each stage is `raylib.evaluate.encode`; `raylib.cluster.halves` say
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -18,6 +20,7 @@ from raylib.cluster.metrics import Meter
 from raylib.cluster.session import Workers, lost_workers, worker_failure
 from raylib.cluster.shared_store import require_store, store_marker
 from raylib.cluster.ship import ShippedSource, ship
+from raylib.errors import DiskFullError
 from raylib.evaluate.batching import BatchRecord, MicroBatch, singles
 from raylib.evaluate.contents import Source
 from raylib.evaluate.encode import EncodeReport, Progress, no_progress, run_forwards
@@ -25,6 +28,8 @@ from raylib.evaluate.prepare import Prepared, bad_content, prepare
 from raylib.models.protocol import Encoder
 from raylib.store.embeddings import Shelf
 from raylib.types import Embeddings
+
+logger = logging.getLogger(__name__)
 
 _MAX_IMAGE_BATCHES_PER_PART = 8
 _MAX_TEXT_BATCHES_PER_PART = 64
@@ -56,6 +61,7 @@ class RayDataStage:
                 for receipt in receipts:
                     receipt.result.cpu_seconds, receipt.result.retries = receipt.cpu_seconds, receipt.deaths
                     receipt.result.repeated = receipt.repeated
+                    receipt.result.write_kept(shelf)
                     report.add(receipt.result)
                     meter.count(retries=receipt.deaths, bucket_retries=receipt.repeated)
                     for record in receipt.result.records:
@@ -89,9 +95,26 @@ class RayDataStage:
 
 @dataclass
 class _Part(EncodeReport):
-    """records: of its batches."""
+    """records: of its batches. kept: what found no room on the disk of the worker's node, for the job to write."""
 
     records: list[BatchRecord] = field(default_factory=list)
+    kept: tuple[list[bytes], list[Embeddings]] | None = None
+
+    def store(self, shelf: Shelf, keys: list[bytes], vectors: list[Embeddings]) -> None:
+        """On the worker. A node without room goes on as long as the job has some."""
+        try:
+            shelf.write_batches(keys, vectors)
+        except DiskFullError as error:
+            self.kept = keys, vectors
+            node = os.uname().nodename
+            self.notes.append(f"the disk of the node {node} is full; the job wrote what was encoded there")
+            logger.warning("kept for the job: %s", error)
+
+    def write_kept(self, shelf: Shelf) -> None:
+        """In the job. Raises DiskFullError where it finds no room either."""
+        if self.kept is not None:
+            shelf.write_batches(*self.kept)
+            self.kept = None
 
 
 @dataclass
@@ -128,7 +151,7 @@ class _EncodeWork(Work[_Part]):
                     vectors.append(encoded.embeddings)
         finally:
             if vectors:
-                self.shelf.write_batches(keys, vectors)
+                result.store(self.shelf, keys, vectors)
 
     def singles(self, batch: MicroBatch) -> list[MicroBatch]:
         return singles(batch)

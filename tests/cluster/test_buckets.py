@@ -10,6 +10,7 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 from safetensors.torch import load, load_file
@@ -17,7 +18,7 @@ from safetensors.torch import load, load_file
 import raylib
 from raylib.cluster.encode import RayDataStage
 from raylib.cluster.session import Workers
-from raylib.errors import UserError
+from raylib.errors import DiskFullError
 from raylib.models.untrained import build_clip
 from raylib.store.embeddings import Shelf
 from tests.bucket import SECRET, Bucket, s3_server
@@ -103,18 +104,48 @@ def test_train_with_a_busy_bucket(tmp_path, ray_folder, bucket):
 # A full disk on one node.
 
 
-def test_a_full_disk_names_the_node_and_the_run_goes_on_when_there_is_room(cluster, watched, tmp_path):
-    """One of the two workers finds no room: what was stored stays, and the same run again does only the rest."""
+@pytest.fixture
+def no_room(watched):
+    """Workers find no room on their disks after 32 contents while the file that this gives is there."""
     watched_toys.forget("full")
+    path = watched_toys.folder() / "no-room"
+    path.write_text("")
+    yield path
+    path.unlink(missing_ok=True)
+
+
+def test_a_full_disk_of_a_worker_costs_nothing(cluster, no_room, tmp_path):
+    """The job writes what a worker encodes: nothing is encoded twice, and all is as where there was room."""
     plan = plan_of("full_disk", [f"text {i}" for i in range(96)])
-    (watched_toys.folder() / "no-room").write_text("")
-    with pytest.raises(UserError) as error:
+    shelf = Shelf(str(tmp_path / "full"), plan.encoder.fingerprint)
+    report = RayDataStage(Workers(2), split=False)(plan.encoder, plan.batches(4), plan.sources, shelf)
+    shelf.refresh()
+    full = f"the disk of the node {os.uname().nodename} is full"
+    assert [note for note in report.notes if full in note] and report.encoded == 96 and not report.retries
+    assert len(watched_toys.forwards("full")) == 96
+
+    no_room.unlink()
+    calm = run(RayDataStage(Workers(2), split=False), plan, tmp_path / "calm")
+    keys = plan.keys()
+    assert shelf.contains(keys).all()
+    assert np.array_equal(shelf.get(keys).values, calm.get(keys).values)
+
+
+def test_no_room_anywhere_names_the_node_and_the_run_goes_on_when_there_is_room(
+    cluster, no_room, tmp_path, monkeypatch
+):
+    """Neither a worker nor the job: what was stored stays, and the same run again does only the rest."""
+    plan = plan_of("full_disk", [f"text {i}" for i in range(96)])
+    monkeypatch.setattr("raylib.store.embeddings.Shelf.describe", lambda *_: None)
+    monkeypatch.setattr("os.fsync", watched_toys.no_room)
+    with pytest.raises(DiskFullError) as error:
         run(RayDataStage(Workers(2), split=False), plan, tmp_path)
     said = str(error.value)
     assert "No space left on device" in said and str(tmp_path) in said and f"the node {os.uname().nodename}" in said
     assert "run the same command again" in said and "\n" not in said
 
-    (watched_toys.folder() / "no-room").unlink()
+    monkeypatch.undo()
+    no_room.unlink()
     shelf = Shelf(str(tmp_path), plan.encoder.fingerprint)
     shelf.refresh()
     stored = shelf.stored(plan.keys())

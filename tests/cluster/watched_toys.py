@@ -63,19 +63,18 @@ class Slow(Watched):
 
 
 class FullDisk(Watched):
-    """The second process that it runs in finds no room on its disk, as long as there is the file no-room."""
+    """Whichever process it runs in finds no room on its disk any more once 32 contents were encoded, if there is the
+    file no-room."""
 
     log = "full"
 
     def _matrices(self, inputs: Any) -> list[np.ndarray]:
-        time.sleep(0.05)
-        others = {pid for pid, _ in forwards(self.log)} - {os.getpid()}
-        if others and (folder() / "no-room").exists():
-            os.fsync = _no_room
+        if len(forwards(self.log)) >= 32 and (folder() / "no-room").exists():
+            os.fsync = no_room
         return super()._matrices(inputs)
 
 
-def _no_room(_: int) -> None:
+def no_room(_: int) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
