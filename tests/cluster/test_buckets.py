@@ -27,6 +27,9 @@ from tests.cluster.nodes import Nodes, ray_nodes
 from tests.cluster.test_driver_killed import CONTENTS, ROOT, TASK, ray_folder, scores_in, wait_until
 from tests.cluster.test_faults import plan_of, run
 from tests.evaluate.compare import flatten
+from tests.extract.conftest import checkpoint as checkpoint
+from tests.extract.made import columns, images_folder
+from tests.test_bucket_jobs import put
 from tests.train.made_runs import write_pairs
 
 pytestmark = pytest.mark.cluster
@@ -54,6 +57,10 @@ def raylib_command(arguments: list[str], ray_folder: str) -> str:
     assert run.returncode == 0, run.stdout
     assert SECRET not in run.stdout and "AKIA" not in run.stdout
     return run.stdout
+
+
+def as_flags(settings: dict[str, Any]) -> list[str]:
+    return [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
 
 
 def check_quiet(bucket: Bucket) -> None:
@@ -88,9 +95,8 @@ def test_train_with_a_busy_bucket(tmp_path, ray_folder, bucket):
     settings: dict[str, Any] = {"batch_size": 7, "max_steps": 6, "save_every": 2, "lr": 1e-4}
     common = {"model": str(tmp_path / "clip"), "data": str(tmp_path / "pairs.jsonl"), **settings}
     raylib.train(**common, output_folder=str(tmp_path / "calm"), local=True, quiet=True)
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in common.items()]
     bucket.refuse(share=0.2, seed=5)
-    raylib_command(["train", *flags, f"--output-folder={bucket.url}/run", "--workers=1"], ray_folder)
+    raylib_command(["train", *as_flags(common), f"--output-folder={bucket.url}/run", "--workers=1"], ray_folder)
     assert bucket.refused > 20
     check_quiet(bucket)
     found, expected = (
@@ -99,6 +105,48 @@ def test_train_with_a_busy_bucket(tmp_path, ray_folder, bucket):
     )
     assert found.keys() == expected.keys()
     assert max(float((found[name] - expected[name]).abs().max()) for name in expected) <= 1e-7
+
+
+@pytest.mark.slow
+def test_extract_with_a_busy_bucket(checkpoint, tmp_path, ray_folder, bucket):
+    """The model and the images are read from the bucket by workers, and the files are written there."""
+    model, settings = checkpoint("gemma3"), {"checkpoint_interval": 3, "batch_size": 2}
+    images_folder(tmp_path / "vqa")
+    folders = {"vqa_dataset": "vqa/vqa.csv", "images_dir": "vqa/images", "output_dir": "states"}
+    here = {name: str(tmp_path / path) for name, path in folders.items()}
+    assert raylib.extract(str(model), **here, **settings, local=True, quiet=True).ok
+    put(bucket, tmp_path / "vqa", model)
+    bucket.refuse(share=0.2, seed=5)
+    flags = {"model": f"{bucket.url}/{model.name}", "workers": 2, **settings}
+    flags |= {name: f"{bucket.url}/{path}" for name, path in folders.items()}
+    raylib_command(["extract", *as_flags(flags)], ray_folder)
+    assert bucket.refused > 20
+    bucket.refuse()
+    check_quiet(bucket)
+    (tmp_path / "found").mkdir()
+    for name, data in bucket.files().items():
+        if name.endswith(".h5"):
+            (tmp_path / "found" / os.path.basename(name)).write_bytes(data)
+    assert columns(tmp_path / "found") == columns(tmp_path / "states")
+
+
+@pytest.mark.slow
+def test_mine_with_a_busy_bucket(tmp_path, ray_folder, bucket):
+    build_clip(tmp_path / "clip")
+    (tmp_path / "data").mkdir()
+    write_pairs(tmp_path / "data/pairs.jsonl", 23)
+    calm = tmp_path / "mined.jsonl"
+    data = {"data": str(tmp_path / "data/pairs.jsonl"), "k": 2}
+    raylib.mine_negatives(str(tmp_path / "clip"), output=str(calm), **data, local=True, quiet=True)
+    put(bucket, tmp_path / "data", tmp_path / "clip")
+    bucket.refuse(share=0.2, seed=5)
+    flags = {"model": f"{bucket.url}/clip", "data": f"{bucket.url}/data/pairs.jsonl", "k": 2, "workers": 2}
+    flags |= {"store": f"{bucket.url}/store", "output": f"{bucket.url}/mined.jsonl"}
+    raylib_command(["mine", "negatives", *as_flags(flags)], ray_folder)
+    assert bucket.refused > 5
+    bucket.refuse()
+    check_quiet(bucket)
+    assert bucket.files()["mined.jsonl"] == calm.read_bytes()
 
 
 # A full disk on one node.
