@@ -26,11 +26,10 @@ from ray.serve.exceptions import RayServeException
 from raylib.cluster.session import cause_or, session
 from raylib.errors import ModelError
 from raylib.models.protocol import Encoder
-from raylib.serve.batcher import WorkerDiedError
 from raylib.serve.config import ServeConfig
 from raylib.serve.local import SWITCH_SECONDS, batcher_of, open_here, with_corpora
 from raylib.serve.model_worker import ModelWorker, Vectors
-from raylib.serve.protocol import Asked, Content, Corpus, Document, Hit, Served
+from raylib.serve.protocol import Asked, Content, Corpus, Document, Hit, Served, WorkerDiedError
 from raylib.serve.server import serve as answer
 from raylib.types import Embeddings, EncodeContext, Role
 
@@ -64,6 +63,11 @@ class _ModelReplica:
 
     async def encode(self, contents: Sequence[Content], asked: Asked) -> Vectors:
         return await asyncio.to_thread(self._worker.encode, contents, asked)
+
+    def check_health(self) -> None:
+        """Asked by Ray Serve, which starts another replica in place of one that raises here three times."""
+        if self._worker.broken:
+            raise ModelError(f"{self._worker.encoder.spec.name} fails on whatever it is given")
 
 
 class _CorpusReplica:

@@ -17,12 +17,12 @@ from typing import Protocol
 
 import numpy as np
 
-from raylib.errors import DeadlineError, ModelError, OverloadedError, RefusedContentsError
+from raylib.errors import DeadlineError, OverloadedError, RefusedContentsError
 from raylib.evaluate.contents import count_pixels
 from raylib.models.protocol import Encoder
 from raylib.serve.costs import Costs
 from raylib.serve.model_worker import Vectors
-from raylib.serve.protocol import Asked, Content
+from raylib.serve.protocol import Asked, Content, WorkerDiedError
 from raylib.types import Embeddings
 
 MAX_DEATHS = 3
@@ -33,10 +33,6 @@ _WINDOW = 1024
 
 _AHEAD = 2.0
 """How many times the preparation of a batch it is closed before the forward that it waits for should end."""
-
-
-class WorkerDiedError(ConnectionError):
-    """What ran the model went away over a batch, which may be tried again."""
 
 
 class Runner(Protocol):
@@ -70,7 +66,6 @@ class _Request:
     rows: dict[int, np.ndarray] = field(default_factory=dict)
     tokens: list[int] = field(default_factory=list)
     reasons: dict[int, str] = field(default_factory=dict)
-    failures: dict[int, str] = field(default_factory=dict)
 
     @property
     def over(self) -> bool:
@@ -121,7 +116,7 @@ class Batcher:
     async def embed(
         self, contents: Sequence[Content], asked: Asked, seconds: float | None = None
     ) -> tuple[Embeddings, list[int]]:
-        """See `Embedder.embed`. Raises besides ModelError where the model failed, WorkerDiedError where it is gone."""
+        """See `Embedder.embed`. Raises besides what the model raised, and WorkerDiedError where it is gone."""
         n = len(contents)
         if self._live + n > self._max_queue:
             self.stats.overloaded += 1
@@ -148,11 +143,8 @@ class Batcher:
         return self._answer(request, n)
 
     def _answer(self, request: _Request, n: int) -> tuple[Embeddings, list[int]]:
-        model = self.encoder.spec.name
-        if request.failures:
-            raise ModelError(f"{model}: input {min(request.failures) + 1} {request.failures[min(request.failures)]}")
         if request.reasons:
-            raise RefusedContentsError(model, dict(sorted(request.reasons.items())), None)
+            raise RefusedContentsError(self.encoder.spec.name, dict(sorted(request.reasons.items())), None)
         return Embeddings.from_list([request.rows[row] for row in range(n)]), request.tokens
 
     async def close(self) -> None:
@@ -241,10 +233,8 @@ class Batcher:
             if row in found:
                 request.rows[one.row] = found[row]
                 request.tokens[one.row] = vectors.tokens[row] if vectors.tokens is not None else 0
-            elif row in vectors.reasons:
-                request.reasons[one.row] = vectors.reasons[row]
             else:
-                request.failures[one.row] = vectors.failures[row]
+                request.reasons[one.row] = vectors.reasons[row]
             request.left -= 1
             if not request.left and not request.over:
                 request.ended.set_result(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import time
 from collections.abc import Sequence
@@ -20,39 +21,35 @@ from raylib.evaluate.encode import Encoded, is_out_of_memory, run_forward
 from raylib.evaluate.plan import readable_fields
 from raylib.evaluate.prepare import prepare
 from raylib.models.protocol import Encoder
-from raylib.serve.protocol import Asked, Content
+from raylib.serve.protocol import Asked, Content, WorkerDiedError
 from raylib.types import Embeddings, EncodeContext, Role
 
 logger = logging.getLogger(__name__)
 
 CANNOT_READ = "the model cannot read this content"
+FAILS = "the model fails on this content"
+TOO_LARGE = "this content is too large for the memory of the model"
 
 
 @dataclass
 class Vectors:
-    """What became of n contents. found: of those that are neither in `reasons` nor in `failures`, in order; None where
-    there are none.
+    """What became of n contents. found: of those that are not in `reasons`, in order; None where there are none.
 
-    tokens [n]: that each has, 0 where it has no vector; None for a model that does not count. reasons: row → why the
-    model cannot be given it. failures: row → what went wrong with the model. The seconds are
-    without the wait for a turn of the model.
+    tokens [n]: that each has, 0 where it has no vector; None for a model that does not count. reasons: row → why it has
+    none. The seconds are without the wait for a turn of the model.
     """
 
     found: Embeddings | None
     tokens: list[int] | None
     reasons: dict[int, str] = field(default_factory=dict)
-    failures: dict[int, str] = field(default_factory=dict)
     prepare_seconds: float = 0.0
     forward_seconds: float = 0.0
 
     def by_row(self) -> dict[int, np.ndarray]:
         """Row → its vectors [tokens, dim]."""
         n = len(self.found) if self.found is not None else 0
-        rows = (row for row in range(n + len(self.reasons) + len(self.failures)) if not self._without(row))
+        rows = (row for row in range(n + len(self.reasons)) if row not in self.reasons)
         return {row: self.found[place] for place, row in enumerate(rows)} if self.found is not None else {}
-
-    def _without(self, row: int) -> bool:
-        return row in self.reasons or row in self.failures
 
 
 class _Given:
@@ -73,11 +70,12 @@ class _Given:
 class ModelWorker:
     """Safe for several threads: while one batch is in its forward, others are prepared.
 
-    max_tokens: of one forward, padding included; a batch that comes out larger is cut.
+    max_tokens: of one forward, padding included; a batch that comes out larger is cut. broken: whether the model fails
+    on whatever it is given, as after an error of a GPU that only a new process is rid of.
     """
 
     def __init__(self, encoder: Encoder, max_tokens: int | None) -> None:
-        self.encoder, self.max_tokens = encoder, max_tokens
+        self.encoder, self.max_tokens, self.broken = encoder, max_tokens, False
         self._turn = Lock()
         self._forwards: AbstractContextManager[Any] = BoundedSemaphore(encoder.side_by_side)
         self._contexts: dict[Role | None, EncodeContext] = {}
@@ -87,10 +85,11 @@ class ModelWorker:
         self.encoder.load()
 
     def encode(self, contents: Sequence[Content], asked: Asked) -> Vectors:
-        """At most `MAX_CONTENTS` contents. What is wrong with one of them is told of that one alone."""
+        """At most `MAX_CONTENTS` contents. What is wrong with one of them is told of that one alone. Raises
+        WorkerDiedError where the model is broken."""
         assert len(contents) <= MAX_CONTENTS
         context = asked if isinstance(asked, EncodeContext) else self._own_context(asked)
-        done = _Done({}, {}, {}, {})
+        done = _Done()
         for fields, rows in _kinds(contents).items():
             try:
                 names = readable_fields(self.encoder, Source("input", []), fields)
@@ -124,25 +123,49 @@ class ModelWorker:
         except Exception as error:
             if len(rows) == 1:
                 logger.error("%s: a content failed", self.encoder.spec.name, exc_info=error)
-                why = "is too large for the memory of the model" if is_out_of_memory(error) else "made the model fail"
-                done.failures[rows[0]] = why
+                if not self._works(context, names):
+                    raise WorkerDiedError(f"{self.encoder.spec.name} fails on whatever it is given") from error
+                done.reasons[rows[0]] = TOO_LARGE if is_out_of_memory(error) else FAILS
                 return
             for row in rows:  # the others of the batch are not to suffer for one
                 self._encode_kind(contents, context, names, [row], done)
             return
+        self.broken = False
         if counts is not None:
             done.tokens.update(zip((int.from_bytes(key) for key in prepared.keys), counts.tolist(), strict=True))
         done.take(encoded)
+
+    def _works(self, context: EncodeContext, names: tuple[str, ...]) -> bool:
+        """Whether a harmless content of the same kind has a vector: then it was the content's fault."""
+        batch = MicroBatch(context, names, [b"plain"], [(0, 0)], self.max_tokens)
+        try:
+            prepared = prepare(self.encoder, batch, [_Given([_plain(names)])], self._turn)
+            with self._forwards:
+                self.broken = run_forward(self.encoder, prepared).embeddings is None
+        except Exception as error:
+            logger.error("%s: a harmless content failed, too", self.encoder.spec.name, exc_info=error)
+            self.broken = True
+        return not self.broken
+
+
+def _plain(names: Sequence[str]) -> Content:
+    image = None
+    if "image" in names:
+        from PIL import Image
+
+        stream = io.BytesIO()
+        Image.new("RGB", (64, 64), "white").save(stream, "PNG")
+        image = stream.getvalue()
+    return Content("a page" if "text" in names else None, image)
 
 
 @dataclass
 class _Done:
     """By row."""
 
-    vectors_of: dict[int, np.ndarray]
-    tokens: dict[int, int]
-    reasons: dict[int, str]
-    failures: dict[int, str]
+    vectors_of: dict[int, np.ndarray] = field(default_factory=dict)
+    tokens: dict[int, int] = field(default_factory=dict)
+    reasons: dict[int, str] = field(default_factory=dict)
     prepare_seconds: float = 0.0
     forward_seconds: float = 0.0
 
@@ -160,7 +183,7 @@ class _Done:
         rows = sorted(self.vectors_of)
         found = Embeddings.from_list([self.vectors_of[row] for row in rows]) if rows else None
         tokens = [self.tokens.get(row, 0) for row in range(n)] if self.tokens or not rows else None
-        return Vectors(found, tokens, self.reasons, self.failures, self.prepare_seconds, self.forward_seconds)
+        return Vectors(found, tokens, self.reasons, self.prepare_seconds, self.forward_seconds)
 
 
 def _kinds(contents: Sequence[Content]) -> dict[tuple[str, ...], list[int]]:

@@ -50,6 +50,10 @@ class Hit:
     metadata: Metadata = field(default_factory=dict)
 
 
+class WorkerDiedError(ConnectionError):
+    """What ran a model went away over a batch, or the model there works no more: the batch may be tried elsewhere."""
+
+
 class Embedder(Protocol):
     """One model, which batches what many callers ask at once.
 

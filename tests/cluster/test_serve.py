@@ -105,3 +105,20 @@ def test_a_killed_replica_costs_no_answer_and_comes_back_and_stopping_finishes_w
         assert process.wait(60) == 0
     _, alive = psutil.wait_procs(processes, timeout=20)
     assert not alive
+
+
+@pytest.mark.slow
+def test_a_replica_whose_model_is_broken_is_replaced(temporary):
+    """What broke it is unavailable, for it may be anybody's fault; nobody else has to do without."""
+    toy = "tests.cluster.watched_toys:breakable"
+    with serving("--model", toy, "--replicas", "1", "--timeout", 40, RAY_TMPDIR=temporary) as (process, address):
+
+        def ask(text: str) -> int:
+            return httpx.post(f"{address}/v1/embeddings", json={"input": text}, timeout=60).status_code
+
+        assert ask("good") == 200
+        (before,) = replicas(process)
+        assert ask("this breaks it") == 503
+        until(lambda: ask("good") == 200, 30)
+        (after,) = replicas(process)
+        assert after.pid != before.pid

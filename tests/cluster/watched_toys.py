@@ -88,6 +88,20 @@ class Poisoned(ToyModel):
         return super()._matrices(batches)
 
 
+class Breakable(ToyModel):
+    """A text that holds the word breaks is its end: it fails on everything from then on, until another process has
+    it. As a GPU does after an illegal access."""
+
+    broken = False
+
+    def _matrices(self, inputs: Any) -> list[np.ndarray]:
+        batches = list(inputs)
+        self.broken |= any("breaks" in text for batch in batches for text in batch.get("text") or [])
+        if self.broken:
+            raise RuntimeError("illegal memory access")
+        return super()._matrices(batches)
+
+
 class NotANumber(ToyModel):
     def _matrices(self, inputs: Any) -> list[np.ndarray]:
         return [matrix * np.float32("nan") for matrix in super()._matrices(inputs)]
@@ -107,6 +121,10 @@ def full_disk() -> FullDisk:
 
 def poisoned() -> Poisoned:
     return Poisoned()
+
+
+def breakable() -> Breakable:
+    return Breakable()
 
 
 def not_a_number() -> NotANumber:

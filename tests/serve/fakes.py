@@ -20,7 +20,7 @@ class CountingEncoder(Encoder):
     """Dense: a vector that is a hash of the text and its prompt. tensors: the lengths of the texts as tokens.
 
     gate: where set, a forward waits for it. forwards: how many texts each had. A text with "poison" fails the forward,
-    one with "unreadable" the preprocessing.
+    one with "unreadable" the preprocessing; one with "breaks" this forward and all after it.
     """
 
     fields = ("text",)
@@ -30,6 +30,7 @@ class CountingEncoder(Encoder):
         self.supported_options = frozenset({"embedding_dim"})  # pyright: ignore[reportAttributeAccessIssue]
         self.forwards: list[int] = []
         self.gate: threading.Event | None = None
+        self.broken = False
 
     @property
     def identity(self):
@@ -47,13 +48,14 @@ class CountingEncoder(Encoder):
         for row, count in enumerate(counts):
             mask[row, :count] = 1
         digests = np.array([vector_of(text) for text in texts])
-        poison = np.array(["poison" in text for text in texts])
-        return {"attention_mask": mask, "vectors": digests, "poison": poison}
+        harm = {name: np.array([name in text for text in texts]) for name in ("poison", "breaks")}
+        return {"attention_mask": mask, "vectors": digests, **harm}
 
     def forward(self, tensors):
         if self.gate is not None:
             assert self.gate.wait(20)
-        if tensors["poison"].any():
+        self.broken |= bool(tensors["breaks"].any())
+        if self.broken or tensors["poison"].any():
             raise RuntimeError("inside of /secret/path")
         self.forwards.append(len(tensors["vectors"]))
         return Embeddings.from_dense(tensors["vectors"])

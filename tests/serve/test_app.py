@@ -147,10 +147,17 @@ def test_a_model_that_is_not_served_is_not_found():
     assert response.status_code == 404 and error_of(response)["code"] == "model_not_found"
 
 
-def test_a_failure_of_the_model_says_nothing_of_the_inside():
-    response = post(URL, {"input": "poison"})
-    assert response.status_code == 500 and error_of(response)["type"] == "server_error"
+def test_a_content_that_the_model_fails_on_is_named_and_nothing_of_the_inside():
+    response = post(URL, {"input": ["good", "poison"]})
+    assert response.status_code == 400 and error_of(response)["param"] == "input[1]"
+    assert error_of(response)["message"] == "input[1]: the model fails on this content"
     assert "secret" not in response.text and "Error" not in response.text
+
+
+def test_a_model_that_fails_on_whatever_it_is_given_is_unavailable():
+    response = post(URL, {"input": ["good", "breaks"]})
+    assert response.status_code == 503 and int(response.headers["retry-after"]) > 0
+    assert error_of(response)["message"] == "the model is not available right now; try again later"
 
 
 # Search and documents.

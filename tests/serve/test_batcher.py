@@ -6,10 +6,10 @@ import threading
 import numpy as np
 import pytest
 
-from raylib.errors import DeadlineError, ModelError, OverloadedError, RefusedContentsError
-from raylib.serve.batcher import Batcher, WorkerDiedError
-from raylib.serve.model_worker import ModelWorker, Vectors
-from raylib.serve.protocol import Content
+from raylib.errors import DeadlineError, OverloadedError, RefusedContentsError
+from raylib.serve.batcher import Batcher
+from raylib.serve.model_worker import FAILS, ModelWorker, Vectors
+from raylib.serve.protocol import Content, WorkerDiedError
 from tests.serve.fakes import CountingEncoder, vector_of
 from tests.serve.running import batcher
 
@@ -106,8 +106,8 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back():
     assert asyncio.run(full()) > 0
 
 
-@pytest.mark.parametrize(("bad", "error"), [("unreadable", RefusedContentsError), ("poison", ModelError)])
-def test_a_bad_content_fails_its_own_request_alone(bad, error):
+@pytest.mark.parametrize("bad", ["unreadable", "poison"])
+def test_a_bad_content_fails_its_own_request_alone(bad):
     encoder = CountingEncoder()
     encoder.gate = threading.Event()
 
@@ -120,7 +120,7 @@ def test_a_bad_content_fails_its_own_request_alone(bad, error):
 
     found = asyncio.run(mixed())
     failed = found.pop(3)
-    assert isinstance(failed, error) and "secret" not in str(failed)
+    assert isinstance(failed, RefusedContentsError) and "secret" not in str(failed)
     np.testing.assert_array_equal([v.dense()[0] for v, _ in found], [vector_of(t) for t in "abcde"])
 
 
@@ -150,3 +150,13 @@ def test_what_a_dead_worker_held_is_tried_again_and_what_kills_it_is_given_up():
     found = asyncio.run(through())
     assert isinstance(found.pop(2), WorkerDiedError)
     np.testing.assert_array_equal([v.dense()[0] for v, _ in found], [vector_of(t) for t in "abc"])
+
+
+def test_a_model_that_is_broken_is_told_from_a_bad_content_and_found_well_again():
+    worker = ModelWorker(CountingEncoder(), None)
+    assert worker.encode(texts("a", "poison"), None).reasons == {1: FAILS} and not worker.broken
+    with pytest.raises(WorkerDiedError, match="counting fails on whatever it is given"):
+        worker.encode(texts("a", "breaks"), None)
+    assert worker.broken
+    worker.encoder.broken = False  # pyright: ignore[reportAttributeAccessIssue]
+    assert len(worker.encode(texts("a"), None).by_row()) == 1 and not worker.broken
