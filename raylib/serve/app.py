@@ -57,7 +57,7 @@ def create_app(
     _add_own_routes(app, served, limits, metrics)
     app.include_router(embeddings_router(served, limits))
     app.include_router(documents_router(served, limits))
-    app.include_router(explorer_router(served, runs))
+    app.include_router(explorer_router(served, runs, limits))
     app.add_middleware(BodyLimit, limits=limits)
     app.add_middleware(Guard, tokens=tokens, hosts=hosts)
     app.add_middleware(_Careful)

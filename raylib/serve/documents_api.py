@@ -21,10 +21,10 @@ from raylib.serve.api_models import (
     SearchRequest,
 )
 from raylib.serve.contents import ContentReader
-from raylib.serve.embeddings_api import chosen
+from raylib.serve.embeddings_api import searched
 from raylib.serve.images import bytes_of_url
 from raylib.serve.intake import IntakeLimits, document, pdf_documents
-from raylib.serve.limits import MAX_ID_CHARACTERS, MAX_METADATA_FIELDS, Limits
+from raylib.serve.limits import MAX_ID_CHARACTERS, MAX_METADATA_FIELDS, Limits, deadline
 from raylib.serve.protocol import Document, Served
 from raylib.serve.replies import RequestError, as_request_error, json_response
 
@@ -34,14 +34,14 @@ def documents_router(served: Mapping[str, Served], limits: Limits) -> APIRouter:
 
     @router.post("/v1/search", summary="The best documents", responses={200: {"model": SearchReply}})
     async def search(asked: SearchRequest) -> Response:
-        one = chosen(served, asked.model, with_corpus=True)
-        assert one.corpus is not None
+        one, corpus = searched(served, asked.model)
         content = ContentReader(limits).content(asked.query, asked.image, "query")
-        try:
-            vectors, _ = await one.embedder.embed([content], one.asked("query"), limits.seconds)
-        except Exception as error:
-            raise as_request_error(error, "query") from error
-        [hits] = await one.corpus.search(vectors, asked.top_k, asked.filters)
+        async with deadline(limits.seconds):
+            try:
+                vectors, _ = await one.embedder.embed([content], one.asked("query"), limits.seconds)
+            except Exception as error:
+                raise as_request_error(error, "query") from error
+            [hits] = await corpus.search(vectors, asked.top_k, asked.filters)
         data = [{"id": hit.id, "score": hit.score, "metadata": dict(hit.metadata)} for hit in hits]
         return json_response({"object": "list", "model": asked.model or one.name, "data": data})
 
@@ -67,7 +67,7 @@ def documents_router(served: Mapping[str, Served], limits: Limits) -> APIRouter:
 
 def _targets(served: Mapping[str, Served], model: str | None) -> list[Served]:
     """The models whose corpora are meant. Raises RequestError with status 404 where there are none."""
-    first = chosen(served, model, with_corpus=True)
+    first, _ = searched(served, model)
     return [first] if model is not None else [one for one in served.values() if one.corpus is not None]
 
 

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from raylib.serve.api_models import EmbeddingsReply, EmbeddingsRequest
 from raylib.serve.contents import ContentReader
 from raylib.serve.limits import Limits
-from raylib.serve.protocol import Served
+from raylib.serve.protocol import Corpus, Served
 from raylib.serve.replies import RequestError, embeddings_response
 from raylib.types import Embeddings
 
@@ -26,21 +26,24 @@ _UNIT = 1e-2
 """How far from 1 a vector's length may be that counts as normalised, half precision included."""
 
 
-def chosen(served: Mapping[str, Served], model: str | None, *, with_corpus: bool = False) -> Served:
+def chosen(served: Mapping[str, Served], model: str | None) -> Served:
     """The model that a client names, or the first. Raises RequestError with status 404."""
     if model is None:
-        found = next((one for one in served.values() if one.corpus is not None or not with_corpus), None)
-    else:
-        found = served.get(model)
-        if found is None:
-            names = ", ".join(served)
-            raise RequestError(
-                404, f"no model {model[:200]!r} is served; model is one of {names}", "model", "model_not_found"
-            )
-    if found is None or (with_corpus and found.corpus is None):
-        which = found.name if found is not None else "any model"
-        raise RequestError(404, f"no corpus of {which} is served here", "model", "corpus_not_found")
+        return next(iter(served.values()))
+    found = served.get(model)
+    if found is None:
+        told = f"no model {model[:200]!r} is served; model is one of {', '.join(served)}"
+        raise RequestError(404, told, "model", "model_not_found")
     return found
+
+
+def searched(served: Mapping[str, Served], model: str | None) -> tuple[Served, Corpus]:
+    """The model that a client names with its corpus, or the first that has one. Raises RequestError with status 404."""
+    for one in served.values() if model is None else [chosen(served, model)]:
+        if one.corpus is not None:
+            return one, one.corpus
+    told = f"no corpus of {'any model' if model is None else model} is served here"
+    raise RequestError(404, told, "model", "corpus_not_found")
 
 
 def embeddings_router(served: Mapping[str, Served], limits: Limits) -> APIRouter:

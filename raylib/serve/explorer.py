@@ -24,6 +24,7 @@ from raylib.inspect.vectors import why_no_heat_map
 from raylib.inspect.view import Card
 from raylib.models.protocol import Encoder
 from raylib.search.exact import score
+from raylib.serve.embeddings_api import searched
 from raylib.serve.explain import Explained, Explainer
 from raylib.serve.explorer_models import (
     DocumentsReply,
@@ -37,6 +38,7 @@ from raylib.serve.explorer_models import (
     ShownDocument,
     WorstReply,
 )
+from raylib.serve.limits import Limits, deadline
 from raylib.serve.pictures import WIDTHS, Pictures
 from raylib.serve.protocol import Content, Corpus, Document, Served
 from raylib.serve.worst import Runs, Worst
@@ -66,13 +68,13 @@ SECURITY = {
 Model = Annotated[str | None, Query(max_length=1024)]
 
 
-def explorer_router(served: Mapping[str, Served], runs: str | None) -> APIRouter:
+def explorer_router(served: Mapping[str, Served], runs: str | None, limits: Limits) -> APIRouter:
     """served: model name → what is served of it, looked up with every request. runs: the output folder of raylib
     evaluate, None without one."""
     router = APIRouter()
     _add_page(router)
     _add_documents(router, served)
-    _add_explain(router, served)
+    _add_explain(router, served, limits)
     _add_runs(router, Runs(runs) if runs else None)
     return router
 
@@ -118,11 +120,11 @@ def _add_documents(router: APIRouter, served: Mapping[str, Served]) -> None:
         id: Annotated[list[str] | None, Query(max_length=100)] = None,
     ) -> DocumentsReply:
         """A part of the corpus in order of ids, or the documents of these ids; ids that are not there are left out."""
-        name, _, corpus = _searched(served, model)
+        one, corpus = searched(served, model)
         ids = id if id is not None else await corpus.ids(start, count)
         found = [document for document in await corpus.documents(ids) if document is not None]
         shown = await asyncio.to_thread(lambda: [_shown(document) for document in found])
-        return DocumentsReply(model=name, start=start, count=await corpus.count(), data=shown)
+        return DocumentsReply(model=one.name, start=start, count=await corpus.count(), data=shown)
 
     @router.get("/v1/documents/image", tags=["explorer"], response_class=Response)
     async def image(
@@ -134,7 +136,7 @@ def _add_documents(router: APIRouter, served: Mapping[str, Served]) -> None:
         """A page as WebP. width: of the longer side at most, in pixels; a smaller page stays as it is."""
         if width not in WIDTHS:
             raise UserError(f"width is {width}; expected one of {', '.join(map(str, WIDTHS))}")
-        _, _, corpus = _searched(served, model)
+        _, corpus = searched(served, model)
         content = (await _document(corpus, id)).content.image
         if content is None:
             raise HTTPException(404, "this document has no image; it is a text")
@@ -152,7 +154,7 @@ def _shown(document: Document) -> ShownDocument:
     return ShownDocument(id=document.id, text=text, width=width, height=height, metadata=dict(document.metadata))
 
 
-def _add_explain(router: APIRouter, served: Mapping[str, Served]) -> None:
+def _add_explain(router: APIRouter, served: Mapping[str, Served], limits: Limits) -> None:
     explainers: dict[str, Explainer] = {}
 
     def explainer(name: str, encoder: Encoder) -> Explainer:
@@ -164,20 +166,21 @@ def _add_explain(router: APIRouter, served: Mapping[str, Served]) -> None:
     @router.post("/v1/explain", tags=["explorer"])
     async def explain(asked: ExplainRequest) -> ExplainReply:
         """Which patches of a page each word of a question is like, for models of late interaction."""
-        name, model, corpus = _searched(served, asked.model)
-        pages = await _pages(corpus, asked)
-        query, _ = await model.embedder.embed([Content(text=asked.query)], model.asked("query"))
-        vectors = await corpus.vectors([page.id for page in pages])
-        encoder = model.embedder.encoder
+        one, corpus = searched(served, asked.model)
+        async with deadline(limits.seconds):
+            pages = await _pages(corpus, asked)
+            query, _ = await one.embedder.embed([Content(text=asked.query)], one.asked("query"), limits.seconds)
+            vectors = await corpus.vectors([page.id for page in pages])
+        encoder = one.embedder.encoder
         similarity = encoder.similarity
         reason = why_no_heat_map(str(similarity))
 
         def compute() -> tuple[float, Explained | str]:
             total = float(score(query, vectors.take([0]), similarity)[0, 0])
-            return total, reason or explainer(name, encoder).explain(asked.query, query[0], pages, vectors)
+            return total, reason or explainer(one.name, encoder).explain(asked.query, query[0], pages, vectors)
 
         total, found = await asyncio.to_thread(compute)
-        base: dict[str, Any] = {"model": name, "document_id": asked.document_id, "total": round(total, 5)}
+        base: dict[str, Any] = {"model": one.name, "document_id": asked.document_id, "total": round(total, 5)}
         if isinstance(found, str):
             return ExplainReply(kind="whole", note=f"No heat map: {found}.", **base)
         return _explanation(found, base)
@@ -274,16 +277,6 @@ def _cards(cards: Sequence[Card]) -> list[RunDocument]:
         )
         for card in cards
     ]
-
-
-def _searched(served: Mapping[str, Served], name: str | None) -> tuple[str, Served, Corpus]:
-    """The model of that name with its corpus; without a name, the first that has one."""
-    if name is not None and name not in served:
-        raise UnknownNameError("model", name, served)
-    for known, one in served.items():
-        if one.corpus is not None and name in (None, known):
-            return known, one, one.corpus
-    raise UserError(f"{name or 'the server'} has no corpus; name a model that has one")
 
 
 async def _document(corpus: Corpus, document_id: str) -> Document:

@@ -6,9 +6,12 @@ Bodies are read here, before anything parses them: too long a one is refused as 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from raylib.errors import DeadlineError
 from raylib.serve.replies import RequestError, error_response
 
 if TYPE_CHECKING:
@@ -45,6 +48,16 @@ class Limits:
             config.max_request_pixels,
             config.timeout,
         )
+
+
+@asynccontextmanager
+async def deadline(seconds: float) -> AsyncIterator[None]:
+    """What is asked in the block is given up after so many seconds. Raises DeadlineError."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise DeadlineError("the time for this request is over; send less, or try again later") from None
 
 
 class BodyLimit:

@@ -16,6 +16,7 @@ from raylib.errors import (
     OverloadedError,
     RaylibError,
     RefusedContentsError,
+    UnknownNameError,
     UserError,
 )
 from raylib.types import Embeddings
@@ -90,7 +91,7 @@ def as_request_error(error: Exception, param: str = "input") -> RequestError:
         more = f" ({len(error.reasons)} inputs cannot be read; this is the first)" if len(error.reasons) > 1 else ""
         return RequestError(400, f"{param}[{row}]: {reason}{more}", f"{param}[{row}]", "unreadable_input")
     if isinstance(error, UserError):
-        return RequestError(400, str(error))
+        return RequestError(404 if isinstance(error, UnknownNameError) else 400, str(error))
     if isinstance(error, OverloadedError):
         wait = min(max(1, math.ceil(error.retry_after_seconds)), _LONGEST_WAIT_SECONDS)
         return RequestError(429, str(error), retry_after=wait)

@@ -1,4 +1,4 @@
-"""A small server with the explorer page: its router, and as much of the rest of the interface as the page asks.
+"""A small server with the explorer page.
 
 Models run in this process and corpora are held in memory; what is under test is the page.
 
@@ -8,24 +8,23 @@ Models run in this process and corpora are held in memory; what is under test is
 from __future__ import annotations
 
 import asyncio
-import base64
 import io
 import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI
 
-from raylib.errors import OverloadedError, UnknownNameError, UserError
+from raylib.errors import OverloadedError
 from raylib.models.protocol import Encoder, ModelSpec
 from raylib.models.registry import resolve
 from raylib.search.exact import score
-from raylib.serve.explorer import explorer_router
-from raylib.serve.protocol import Asked, Content, Document, Hit, Served
+from raylib.serve.app import create_app
+from raylib.serve.protocol import Asked, Content, Document, Embedder, Hit, Served
 from raylib.tasks import docstrings, page_layout, stdlib_cards
 from raylib.types import Embeddings, EncodeContext, Role, Similarity
 
@@ -140,62 +139,27 @@ NOTE = Document(
 )
 
 
+class Busy:
+    """An `Embedder` in front of another one: of these questions the first is refused, once each."""
+
+    def __init__(self, embedder: Embedder, questions: Sequence[str]) -> None:
+        self.encoder, self._embedder, self._left = embedder.encoder, embedder, set(questions)
+
+    async def embed(self, contents: Sequence[Content], asked: Asked, seconds: float | None = None) -> Any:
+        for content in contents:
+            if content.text in self._left:
+                self._left.discard(content.text)
+                raise OverloadedError("too much to do", retry_after_seconds=1)
+        return await self._embedder.embed(contents, asked, seconds)
+
+
 def application(
     served: Mapping[str, Served], runs: str | None = None, token: str | None = None, busy: Sequence[str] = ()
 ) -> FastAPI:
     """busy: questions of which the first is refused with 429, once each."""
-    app = FastAPI()
-    refused: set[str] = set()
-
-    @app.middleware("http")
-    async def guard(request: Request, call_next):
-        is_open = request.url.path == "/" or request.url.path.startswith("/assets/")
-        if token and not is_open and request.headers.get("authorization") != f"Bearer {token}":
-            return _error(401, "no valid token")
-        return await call_next(request)
-
-    @app.exception_handler(UserError)
-    async def of_user(_: Request, error: UserError):
-        return _error(404 if isinstance(error, UnknownNameError) else 400, str(error))
-
-    @app.exception_handler(OverloadedError)
-    async def overloaded(_: Request, error: OverloadedError):
-        return _error(429, str(error), {"Retry-After": str(int(error.retry_after_seconds))})
-
-    @app.get("/info")
-    async def info():
-        models = [
-            {
-                "id": name,
-                "similarity": str(one.embedder.encoder.similarity),
-                "modalities": sorted(one.embedder.encoder.modalities),
-                "documents": await one.corpus.count() if one.corpus else None,
-            }
-            for name, one in served.items()
-        ]
-        return {"models": models}
-
-    @app.post("/v1/search")
-    async def search(request: Request):
-        body = await request.json()
-        question = body.get("query")
-        if question in busy and question not in refused:
-            refused.add(question)
-            raise OverloadedError("too much to do", retry_after_seconds=1)
-        image = base64.b64decode(body["image"].partition(",")[2]) if body.get("image") else None
-        one = served[body["model"]]
-        assert one.corpus is not None
-        query, _ = await one.embedder.embed([Content(text=question, image=image)], "query")
-        (hits,) = await one.corpus.search(query, body["top_k"], body.get("filters"))
-        data = [{"id": hit.id, "score": hit.score, "metadata": dict(hit.metadata)} for hit in hits]
-        return {"object": "list", "model": body["model"], "data": data}
-
-    app.include_router(explorer_router(served, runs))
-    return app
-
-
-def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"error": {"message": message}}, status_code=status, headers=dict(headers or {}))
+    if busy:
+        served = {name: replace(one, embedder=Busy(one.embedder, busy)) for name, one in served.items()}
+    return create_app(served, tokens=[token] if token else [], runs=runs)
 
 
 @contextmanager

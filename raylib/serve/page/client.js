@@ -93,7 +93,7 @@ const query = (params) => {
 
 let info = null;
 export function models() {
-  info ??= request("info").then((found) => found.models.filter((model) => model.documents !== null).map((model) => ({ ...model, name: model.id })));
+  info ??= request("info").then((found) => found.models.filter((model) => model.documents !== null));
   info.catch(() => (info = null));
   return info;
 }
