@@ -6,6 +6,7 @@ What runs in each stage is `raylib.evaluate.encode`; `raylib.cluster.halves` say
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -84,12 +85,12 @@ class RayDataStage:
         assert workers.count is not None
         most = min(workers.count, max(1, len(batches) // 2))
         images = any("image" in batch.fields for batch in batches)
-        # One task each: a batch of images is worth a task, of texts sixteen are, but every actor gets its share.
-        tasks = len(batches) if images else max(len(batches) // 16, min(len(batches), 4 * most))
         most_batches = _MAX_IMAGE_BATCHES_PER_PART if images else _MAX_TEXT_BATCHES_PER_PART
         side_by_side = min(encoder.side_by_side, len(batches) // most)
         parts = max(_PARTS_PER_RUN, _PARTS_PER_WORKER * most)
         together = max(1, side_by_side, min(most_batches, len(batches) // parts))
+        # A batch of images is worth a task that prepares it; of texts, what one call of an actor takes.
+        tasks = len(batches) if images else math.ceil(len(batches) / together)
         return Halves(workers, most, together, tasks, self.split)
 
 

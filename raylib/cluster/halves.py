@@ -8,6 +8,7 @@ resume. What the halves do is the job's own affair; this module only says where.
 from __future__ import annotations
 
 import logging
+import math
 import pickle
 import time
 import warnings
@@ -112,7 +113,9 @@ class Halves:
         split = self.split if self.split is not None else bool(workers.gpus)
         rows = ray.data.from_items(
             [{"number": number, "batch": pickle.dumps(batch)} for number, batch in enumerate(batches)],
-            override_num_blocks=self.tasks,
+            # Without a stage before it, a block is what one call of an actor takes: Ray Data gives actors whole blocks,
+            # and large ones would leave all but the last actor without work at the end.
+            override_num_blocks=self.tasks if split else math.ceil(len(batches) / self.together),
         )
         if split:
             rows = rows.map_batches(
@@ -128,7 +131,7 @@ class Halves:
             compute=ActorPoolStrategy(
                 min_size=min(workers.minimum, self.most), max_size=self.most, initial_size=self.most
             ),
-            batch_size=self.together,
+            batch_size=self.together if split else None,
             batch_format="pyarrow",
             # Without GPUs Ray only admits by this number; it must leave room for the tasks of the other stage.
             num_cpus=workers.cpus if workers.gpus or not split else 0.4 * workers.cpus,

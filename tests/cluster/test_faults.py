@@ -10,8 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
+from raylib import storage
 from raylib.cluster.encode import RayDataStage
 from raylib.cluster.pool import PoolStage
 from raylib.cluster.session import MAX_ATTEMPTS, Workers
@@ -79,6 +81,17 @@ def run(stage: Any, plan: Plan, folder: Any, batch_size: int = 4) -> Shelf:
     stage(plan.encoder, plan.batches(batch_size), plan.sources, shelf)
     shelf.refresh()
     return shelf
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_a_call_of_a_worker_is_no_longer_than_a_part(cluster, monkeypatch, tmp_path, split):
+    """Or the last one would work alone while the others have nothing to do."""
+    monkeypatch.setattr("raylib.cluster.encode._PARTS_PER_RUN", 10)
+    monkeypatch.setattr("raylib.cluster.encode._PARTS_PER_WORKER", 5)
+    plan = plan_of("watched", [f"text {i}" for i in range(80)])
+    shelf = run(RayDataStage(TWO_WORKERS, split=split), plan, tmp_path, batch_size=2)
+    parts = storage.list_files(shelf.folder, ".parquet")
+    assert [pq.read_metadata(part).num_rows for part in parts] == [8] * 10
 
 
 def kill_the_first_that_works(log: str, after: int) -> threading.Thread:
