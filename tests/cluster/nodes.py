@@ -80,8 +80,11 @@ def ray_nodes(*cpus: int, head_cpus: int = 0, job_server: bool = False) -> Itera
     from ray.cluster_utils import Cluster
 
     folder = tempfile.mkdtemp(prefix="rt", dir="/tmp")
-    before = {name: os.environ.get(name) for name in _QUICK_HEALTH_CHECKS}
-    os.environ.update(_QUICK_HEALTH_CHECKS)
+    # Ray writes the address of the cluster that was started last below $RAY_TMPDIR, where others would find it.
+    environment = {**_QUICK_HEALTH_CHECKS, "RAY_TMPDIR": folder}
+    os.makedirs(os.path.join(folder, "ray"))
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
     head = {"num_cpus": head_cpus, "object_store_memory": 2**28, "include_dashboard": job_server, "temp_dir": folder}
     head |= {"dashboard_port": free_port()} if job_server else {}
     cluster = Cluster(initialize_head=True, head_node_args=head)
