@@ -20,6 +20,7 @@ from raylib.errors import ModelError, UnsupportedOptionError, UserError
 from raylib.models.family import Family
 from raylib.models.instructions import task_instruction
 from raylib.models.loading import check_embedding_dim, with_adapter
+from raylib.models.packed import Packing, can_pack, packing_of
 from raylib.models.pooling import normalise, truncate
 from raylib.models.protocol import ModelSpec
 from raylib.models.sentence_modules import prompt_free_mask, weightless_transformer
@@ -41,6 +42,9 @@ POOLINGS = {
     "mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
 }
 """--pooling → the library's pooling_mode."""
+
+PLAIN_MODULES = {"Transformer", "Pooling", "Dense", "Normalize"}
+"""Of sentence-transformers: all that they read of a batch is its tokens and their states."""
 
 _OLD_POOLINGS = {
     "pooling_mode_cls_token": "cls",
@@ -261,7 +265,7 @@ class SentenceEncoder(DenseEncoder):
         plain = all(module["type"].startswith("sentence_transformers.") for module in modules)
         kinds = {module["type"].rpartition(".")[2] for module in modules}
         matter = {"modality"}
-        if not (plain and kinds <= {"Transformer", "Pooling", "Dense", "Normalize"}) or self.spec.trust_remote_code:
+        if not (plain and kinds <= PLAIN_MODULES) or self.spec.trust_remote_code:
             matter |= {"task", "prompt_length"}
         for module in modules:
             if module["type"].endswith(".Pooling"):
@@ -274,8 +278,21 @@ class SentenceEncoder(DenseEncoder):
     ) -> dict[str, Any]:
         """What the library's model gives for a batch, on the device: sentence_embedding [n, dim], and of a transformer
         token_embeddings [n, tokens, hidden] and attention_mask [n, tokens]."""
+        import torch
+
         features = {**inputs, **{name: value for name, value in scalars.items() if name != "task"}}
+        # A graph that is traced, a gradient that is recorded: no inference mode.
+        if torch.is_inference_mode_enabled() and self._packs(model):
+            packing = packing_of(model[0].model, inputs)
+            if packing is not None:
+                return _packed(model, features, packing)
         return model(features, **({"task": scalars["task"]} if "task" in scalars else {}))
+
+    def _packs(self, model: Any) -> bool:
+        """Whether its modules are the library's own and its transformer may be given rows of several texts."""
+        kinds = {type(module).__name__ for module in model}
+        plain = all(type(module).__module__.startswith("sentence_transformers.") for module in model)
+        return plain and kinds <= PLAIN_MODULES and can_pack(model[0].model)
 
     def make_traceable(self) -> None:
         for module in self.model:
@@ -289,3 +306,13 @@ class SentenceEncoder(DenseEncoder):
             if type(self.model[-1]).__name__ == "Normalize":
                 vectors = normalise(vectors)
         return vectors
+
+
+def _packed(model: Any, features: Mapping[str, Any], packing: Packing) -> dict[str, Any]:
+    """What `model(features)` gives, its transformer run over rows of several texts."""
+    transformer, *rest = model
+    states = packing.unpack(transformer({**features, **packing.inputs})["token_embeddings"])
+    found = {**features, "token_embeddings": states}
+    for module in rest:
+        found = module(found)
+    return found
