@@ -18,12 +18,19 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
+# For many short calls: batches go straight to a replica, and cross no threads on either side. Each crossing waits for
+# the interpreter, which a forward of many small steps wants all the time. Ray Serve reads these when it is imported.
+os.environ.setdefault("RAY_SERVE_USE_GRPC_BY_DEFAULT", "1")
+os.environ.setdefault("RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH", str(2**31 - 1))  # of images 4 MB are little
+os.environ.setdefault("RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD", "0")
+os.environ.setdefault("RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP", "0")
+
 import ray
 import ray.exceptions
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
-from raylib.cluster.session import cause_or, session
+from raylib.cluster.session import cause_or, session, started_here
 from raylib.errors import ModelError
 from raylib.models.protocol import Encoder
 from raylib.serve.config import ServeConfig
@@ -232,13 +239,19 @@ def _model_application(config: ServeConfig, encoder: Encoder) -> Any:
         }
     deployment = serve.deployment(
         name="model",
-        ray_actor_options={"num_cpus": config.cpus_per_replica or 1, "num_gpus": gpus},
+        ray_actor_options={"num_cpus": config.cpus_per_replica or 1, "num_gpus": gpus, **_elsewhere()},
         max_ongoing_requests=_BATCHES,
         health_check_period_s=_HEALTH_SECONDS,
         graceful_shutdown_timeout_s=config.timeout,
         **scaling,
     )(_ModelReplica)
     return deployment.bind(encoder, config.max_batch_tokens, config.cpus_per_replica or 1)
+
+
+def _elsewhere() -> dict[str, Any]:
+    """Options of replicas: those of a Ray that was started here have this process's environment."""
+    settings = {name: value for name, value in os.environ.items() if name.startswith("RAY_SERVE_")}
+    return {} if started_here() else {"runtime_env": {"env_vars": settings}}
 
 
 def _gpus_of(config: ServeConfig, encoder: Encoder) -> float:
@@ -255,7 +268,7 @@ def _corpus_opener(config: ServeConfig) -> Any:
         deployment = serve.deployment(
             name="corpus",
             num_replicas=1,
-            ray_actor_options={"num_cpus": 0},
+            ray_actor_options={"num_cpus": 0, **_elsewhere()},
             max_ongoing_requests=1024,
             health_check_period_s=_HEALTH_SECONDS,
             graceful_shutdown_timeout_s=config.timeout,

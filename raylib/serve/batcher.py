@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Sequence
@@ -32,7 +33,8 @@ _WINDOW = 1024
 """Waiting contents among which a batch finds those that fit the first of them."""
 
 _AHEAD = 2.0
-"""How many times the preparation of a batch it is closed before the forward that it waits for should end."""
+"""How many times the preparation of a batch, beside the way to the model and back, it is closed before the forward that
+it waits for should end."""
 
 
 class Runner(Protocol):
@@ -98,9 +100,11 @@ class Batcher:
         self._costs = Costs(max_tokens)
         self._queue: deque[_Waiting] = deque()
         self._live = 0
-        self._running: dict[asyncio.Task[None], float] = {}
-        self._prepare_seconds, self._forward_seconds, self._contents_per_second = 0.0, 0.0, 0.0
-        self._last_end = 0.0
+        self._running: dict[asyncio.Task[None], tuple[float, int]] = {}  # (when it was closed, contents)
+        # Of a batch, as they were lately; the way is there and back.
+        self._prepare_seconds, self._forward_seconds, self._way_seconds = 0.0, 0.0, 0.0
+        self._contents_per_second = 0.0
+        self._last_end, self._last_size = 0.0, 1
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -166,16 +170,18 @@ class Batcher:
             if len(self._running) >= models and self._live < self._costs.max_contents and not self._is_time():
                 return
             batch = self._take()
+            self._last_size = len(batch)
             task = asyncio.ensure_future(self._work(batch))
-            self._running[task] = time.monotonic()
+            self._running[task] = time.monotonic(), len(batch)
             task.add_done_callback(self._finished)
 
     def _is_time(self) -> bool:
         """Whether the batch that is prepared behind those in their forward is to be closed now; else it will be."""
-        forward = min(self._running.values()) + self._prepare_seconds
+        forward = min(self._running.values())[0] + self._prepare_seconds
         if self._run.models == 1:  # of several, any may have been the last to end
             forward = max(forward, self._last_end)
-        wait = forward + self._forward_seconds - _AHEAD * self._prepare_seconds - time.monotonic()
+        lead = self._way_seconds + _AHEAD * self._prepare_seconds
+        wait = forward + self._forward_seconds - lead - time.monotonic()
         if wait <= 0.0005:
             return True
         if self._timer is None:
@@ -194,7 +200,8 @@ class Batcher:
         self._send()
 
     def _take(self) -> list[_Waiting]:
-        """The first that waits, and those near it that are asked for alike and fit beside it."""
+        """The first that waits, and those near it that are asked for alike and fit beside it, up to its share."""
+        share = self._share()
         first = self._queue.popleft()
         if first.deaths:
             self._live -= 1
@@ -202,7 +209,8 @@ class Batcher:
         chosen, passed = [first], []
         fits = self._costs.batch_of(first.cost, first.pixels)
         for one in itertools.islice(self._queue, _WINDOW):
-            if one.asked == first.asked and not one.deaths and fits(one.cost, one.pixels):
+            alike = one.asked == first.asked and not one.deaths
+            if alike and len(chosen) < share and fits(one.cost, one.pixels):
                 chosen.append(one)
             else:
                 passed.append(one)
@@ -211,6 +219,13 @@ class Batcher:
         self._queue.extendleft(reversed(passed))
         self._live -= len(chosen)
         return chosen
+
+    def _share(self) -> int:
+        """How many contents a batch may have: of all that is asked and not answered, what each place gets; and as many
+        as the batch before it. Clients that wait for answers before they ask again would otherwise stay together: a
+        large batch, then a small one that ends before the others have asked again, and so on."""
+        under_way = sum(n for _, n in self._running.values())
+        return max(math.ceil((self._live + under_way) / (2 * max(1, self._run.models))), self._last_size)
 
     # A batch.
 
@@ -248,6 +263,8 @@ class Batcher:
         weight = 0.2 if self._forward_seconds else 1.0
         self._prepare_seconds += weight * (vectors.prepare_seconds - self._prepare_seconds)
         self._forward_seconds += weight * (vectors.forward_seconds - self._forward_seconds)
+        way = max(0.0, seconds - vectors.prepare_seconds - vectors.wait_seconds - vectors.forward_seconds)
+        self._way_seconds += weight * (way - self._way_seconds)
         self._last_end = time.monotonic()
         # Two batches of a model overlap, so that one takes about half of what it seems to.
         rate = len(batch) / seconds * min(len(self._running), 2 * self._run.models) if seconds else 0.0

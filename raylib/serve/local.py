@@ -23,7 +23,7 @@ CorpusOpener = Callable[[str, Encoder], Awaitable[tuple[Corpus, Callable[[], Any
 """(corpus, encoder) → the corpus, and what closes it."""
 
 
-SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.0001
 """How long one thread of Python keeps the others waiting: a forward of many small steps asks for its turn at each."""
 
 

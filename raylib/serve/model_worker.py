@@ -36,13 +36,14 @@ class Vectors:
     """What became of n contents. found: of those that are not in `reasons`, in order; None where there are none.
 
     tokens [n]: that each has, 0 where it has no vector; None for a model that does not count. reasons: row → why it has
-    none. The seconds are without the wait for a turn of the model.
+    none. wait_seconds: for a turn of the model; the other seconds are without it.
     """
 
     found: Embeddings | None
     tokens: list[int] | None
     reasons: dict[int, str] = field(default_factory=dict)
     prepare_seconds: float = 0.0
+    wait_seconds: float = 0.0
     forward_seconds: float = 0.0
 
     def by_row(self) -> dict[int, np.ndarray]:
@@ -115,11 +116,11 @@ class ModelWorker:
             start = time.perf_counter()
             prepared = prepare(self.encoder, batch, [_Given(contents)], self._turn)
             counts = self.encoder.token_counts(prepared.tensors) if prepared.tensors is not None else None
-            done.prepare_seconds += time.perf_counter() - start
+            ready = time.perf_counter()
             with self._forwards:
-                start = time.perf_counter()
+                begin = time.perf_counter()
                 encoded = run_forward(self.encoder, prepared)
-                done.forward_seconds += time.perf_counter() - start
+            done.add_seconds(ready - start, begin - ready, time.perf_counter() - begin)
         except Exception as error:
             if len(rows) == 1:
                 logger.error("%s: a content failed", self.encoder.spec.name, exc_info=error)
@@ -166,8 +167,10 @@ class _Done:
     vectors_of: dict[int, np.ndarray] = field(default_factory=dict)
     tokens: dict[int, int] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
-    prepare_seconds: float = 0.0
-    forward_seconds: float = 0.0
+    seconds: np.ndarray = field(default_factory=lambda: np.zeros(3))
+
+    def add_seconds(self, prepare: float, wait: float, forward: float) -> None:
+        self.seconds += (prepare, wait, forward)
 
     def take(self, encoded: Encoded) -> None:
         if encoded.embeddings is not None:
@@ -183,7 +186,7 @@ class _Done:
         rows = sorted(self.vectors_of)
         found = Embeddings.from_list([self.vectors_of[row] for row in rows]) if rows else None
         tokens = [self.tokens.get(row, 0) for row in range(n)] if self.tokens or not rows else None
-        return Vectors(found, tokens, self.reasons, self.prepare_seconds, self.forward_seconds)
+        return Vectors(found, tokens, self.reasons, *self.seconds.tolist())
 
 
 def _kinds(contents: Sequence[Content]) -> dict[tuple[str, ...], list[int]]:

@@ -49,20 +49,18 @@ class Current(Mapping[str, Served]):
     def __init__(self, config: ServeConfig, opener: Opener) -> None:
         self._config, self._opener = config, opener
         self._opened: dict[tuple[str, str], _Opened] = {}
+        self._now: dict[str, Served] = {}
         self._turn = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
 
     def __getitem__(self, name: str) -> Served:
-        return self._all()[name]
+        return self._now[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._all())
+        return iter(self._now)
 
     def __len__(self) -> int:
-        return len(self._all())
-
-    def _all(self) -> dict[str, Served]:
-        return {name: one for opened in self._opened.values() for name, one in opened.served.items()}
+        return len(self._now)
 
     async def renew(self) -> bool:
         """False where no model has changed. Raises RaylibError; what was served before is served on then."""
@@ -78,6 +76,7 @@ class Current(Mapping[str, Served]):
             opened = await self._open(new)
             old = {key: one for key, one in self._opened.items() if key not in wanted}
             self._opened = {key: opened.get(key) or self._opened[key] for key in wanted}
+            self._now = {name: one for every in self._opened.values() for name, one in every.served.items()}
         for one in old.values():
             task = asyncio.ensure_future(self._close_later(one))
             self._closing.add(task)
