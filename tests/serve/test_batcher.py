@@ -106,6 +106,39 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back():
     assert asyncio.run(full()) > 0
 
 
+class HeldRunner:
+    """A batch is in its forward until it is let go. sizes: of all batches, as they came."""
+
+    models = 1
+
+    def __init__(self):
+        self.worker, self.sizes, self.gates = ModelWorker(CountingEncoder(), None), [], []
+
+    async def __call__(self, contents, asked) -> Vectors:
+        gate = asyncio.Event()
+        self.sizes.append(len(contents))
+        self.gates.append(gate)
+        await gate.wait()
+        return self.worker.encode(contents, asked)
+
+
+def test_what_waits_is_shared_between_the_batches_that_follow():
+    """Not all of it in one, after which the next would have nothing while its clients wait for their answers."""
+
+    async def through():
+        runner = HeldRunner()
+        model = Batcher(CountingEncoder(), runner, max_tokens=1000, max_queue=100)
+        asked = [asyncio.ensure_future(model.embed(texts(str(i)), None)) for i in range(32)]
+        for number in range(4):
+            while len(runner.gates) <= number:
+                await asyncio.sleep(0.001)
+            runner.gates[number].set()
+        await asyncio.gather(*asked)
+        return runner.sizes
+
+    assert asyncio.run(through()) == [1, 1, 16, 14]
+
+
 @pytest.mark.parametrize("bad", ["unreadable", "poison"])
 def test_a_bad_content_fails_its_own_request_alone(bad):
     encoder = CountingEncoder()
