@@ -157,6 +157,9 @@ class RemoteCorpus:
     async def ids(self, start: int = 0, count: int = 100) -> list[str]:
         return await self._ask("ids", start, count)
 
+    async def changes(self) -> tuple[dict[str, str], list[str]]:
+        return await self._ask("changes")
+
     async def vectors(self, ids: Sequence[str]) -> Embeddings:
         return await self._ask("vectors", ids)
 

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from raylib.serve.api_models import ErrorReply
 from raylib.serve.auth import Guard
+from raylib.serve.carry import Gate
 from raylib.serve.documents_api import documents_router
 from raylib.serve.embeddings_api import embeddings_router
 from raylib.serve.explorer import explorer_router
@@ -33,12 +34,14 @@ def create_app(
     tokens: Collection[str] = (),
     hosts: Collection[str] | None = None,
     runs: str | None = None,
+    gate: Gate | None = None,
     lifespan: Callable[[Any], Any] | None = None,
 ) -> FastAPI:
     """served: what a client names as `model` → that model; the first is taken where a client names none. It is looked
     up with every request, so that a mapping which changes is followed.
 
-    tokens and hosts: see `raylib.serve.auth.Guard`. runs: a folder of results for the page.
+    tokens and hosts: see `raylib.serve.auth.Guard`. runs: a folder of results for the page. gate: what changes corpora
+    passes it.
     """
     from raylib import __version__
 
@@ -56,7 +59,7 @@ def create_app(
     add_error_handlers(app)
     _add_own_routes(app, served, limits, metrics)
     app.include_router(embeddings_router(served, limits))
-    app.include_router(documents_router(served, limits))
+    app.include_router(documents_router(served, limits, gate or Gate()))
     app.include_router(explorer_router(served, runs, limits))
     app.add_middleware(BodyLimit, limits=limits)
     app.add_middleware(Guard, tokens=tokens, hosts=hosts)

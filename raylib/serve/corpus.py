@@ -149,6 +149,9 @@ class DiskCorpus:
     async def documents(self, ids: Sequence[str]) -> list[Document | None]:
         return await self._in(self._readers, lambda: self._documents(ids))
 
+    async def changes(self) -> tuple[dict[str, str], list[str]]:
+        return await self._in(self._readers, self._state.changes)
+
     async def vectors(self, ids: Sequence[str]) -> Embeddings:
         return await self._in(self._readers, lambda: self._state.vectors(ids))
 

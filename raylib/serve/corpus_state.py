@@ -85,6 +85,12 @@ class State:
                 self._forget(there)
         return there
 
+    def changes(self) -> tuple[dict[str, str], list[str]]:
+        """See `raylib.serve.protocol.Corpus.changes`."""
+        with self._lock:
+            added = {name: f"{place.part.path} {place.row}" for name, place in self._places.items()}
+            return added, [name for name in self.base.ids if self.index.row(name) is None]
+
     def documents(self, ids: Sequence[str]) -> list[Document | None]:
         """With text and image; None for what is not there."""
         with self._lock:

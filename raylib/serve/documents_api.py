@@ -20,6 +20,7 @@ from raylib.serve.api_models import (
     SearchReply,
     SearchRequest,
 )
+from raylib.serve.carry import Gate
 from raylib.serve.contents import ContentReader
 from raylib.serve.embeddings_api import searched
 from raylib.serve.images import bytes_of_url
@@ -29,7 +30,7 @@ from raylib.serve.protocol import Document, Served
 from raylib.serve.replies import RequestError, as_request_error, json_response
 
 
-def documents_router(served: Mapping[str, Served], limits: Limits) -> APIRouter:
+def documents_router(served: Mapping[str, Served], limits: Limits, gate: Gate) -> APIRouter:
     router = APIRouter()
 
     @router.post("/v1/search", summary="The best documents", responses={200: {"model": SearchReply}})
@@ -47,20 +48,23 @@ def documents_router(served: Mapping[str, Served], limits: Limits) -> APIRouter:
 
     @router.post("/v1/documents", summary="Add documents", responses={200: {"model": AddReply}})
     async def add(asked: AddRequest) -> Response:
-        targets = _targets(served, asked.model)
+        _targets(served, asked.model)
         documents = await asyncio.to_thread(_documents, asked.documents, limits)
-        for one in targets:
-            await _add(one, documents, limits)
+        async with gate.passed():
+            for one in _targets(served, asked.model):
+                await _add(one, documents, limits)
         return json_response({"object": "list", "ids": [document.id for document in documents]})
 
     @router.post("/v1/documents/delete", summary="Delete documents", responses={200: {"model": DeleteReply}})
     async def delete(asked: DeleteRequest) -> Response:
         ContentReader(limits).check_count(len(asked.ids), "ids")
-        return await _delete(served, asked.model, asked.ids)
+        async with gate.passed():
+            return await _delete(served, asked.model, asked.ids)
 
     @router.delete("/v1/documents/{id:path}", summary="Delete one document", responses={200: {"model": DeleteReply}})
     async def delete_one(id: str, request: Request) -> Response:
-        return await _delete(served, request.query_params.get("model"), [id])
+        async with gate.passed():
+            return await _delete(served, request.query_params.get("model"), [id])
 
     return router
 

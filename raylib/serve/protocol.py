@@ -108,6 +108,11 @@ class Corpus(Protocol):
         """Some ids in sorted order, from place `start`."""
         ...
 
+    async def changes(self) -> tuple[dict[str, str], list[str]]:
+        """What clients did: the ids of documents that they put in → a state, another one for another document of that
+        id (and perhaps for the same one); and the ids that they took out of what the corpus began with."""
+        ...
+
     async def vectors(self, ids: Sequence[str]) -> Embeddings:
         """Their vectors, in order. Raises UserError for an id that is not there."""
         ...

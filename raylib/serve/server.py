@@ -17,10 +17,11 @@ from raylib.errors import RaylibError, UserError
 from raylib.models.protocol import Encoder
 from raylib.serve.app import create_app
 from raylib.serve.auth import LOOPBACK_NAMES, read_tokens
+from raylib.serve.carry import Gate, carry_over
 from raylib.serve.config import ServeConfig
 from raylib.serve.limits import Limits
 from raylib.serve.local import servable_encoders
-from raylib.serve.protocol import Served
+from raylib.serve.protocol import Corpus, Served
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,9 @@ _DRAIN_SECONDS = 5
 """Beyond --timeout, which every request under way has, until a stopping server gives up on the last ones."""
 
 
+_Pair = tuple[Corpus, Served]
+
+
 @dataclass
 class _Opened:
     served: dict[str, Served]
@@ -46,8 +50,9 @@ class Current(Mapping[str, Served]):
     """What is served now. `renew` opens a model whose files are others than before, and only then lets go of the old:
     no request finds nothing, and none meets vectors of two states of a model."""
 
-    def __init__(self, config: ServeConfig, opener: Opener) -> None:
-        self._config, self._opener = config, opener
+    def __init__(self, config: ServeConfig, opener: Opener, gate: Gate) -> None:
+        """gate: closed for changes of corpora while their models change."""
+        self._config, self._opener, self._gate = config, opener, gate
         self._opened: dict[tuple[str, str], _Opened] = {}
         self._now: dict[str, Served] = {}
         self._turn = asyncio.Lock()
@@ -63,20 +68,26 @@ class Current(Mapping[str, Served]):
         return len(self._now)
 
     async def renew(self) -> bool:
-        """False where no model has changed. Raises RaylibError; what was served before is served on then."""
+        """False where no model has changed. Corpora are opened in the vectors of the new one, with what clients did to
+        them. Raises RaylibError; what was served before is served on then."""
         async with self._turn:
             named = await asyncio.to_thread(servable_encoders, self._config)
             wanted = {(name, encoder.fingerprint): encoder for name, encoder in named.items()}
             new = {key: encoder for key, encoder in wanted.items() if key not in self._opened}
-            if self._opened and new and self._config.corpus:
-                raise UserError(
-                    f"the files of {next(iter(new))[0]} have changed, and its corpora are in vectors of the old ones. "
-                    "Encode them with the new model and start the server again"
-                )
             opened = await self._open(new)
             old = {key: one for key, one in self._opened.items() if key not in wanted}
-            self._opened = {key: opened.get(key) or self._opened[key] for key in wanted}
-            self._now = {name: one for every in self._opened.values() for name, one in every.served.items()}
+            try:
+                pairs = _replaced(old, opened)
+                carried = [await carry_over(before, after, {}) for before, after in pairs]
+                async with self._gate.closed():
+                    for (before, after), known in zip(pairs, carried, strict=True):
+                        await carry_over(before, after, known)
+                    self._opened = {key: opened.get(key) or self._opened[key] for key in wanted}
+                    self._now = {name: one for every in self._opened.values() for name, one in every.served.items()}
+            except BaseException:
+                for one in opened.values():
+                    await one.stack.aclose()
+                raise
         for one in old.values():
             task = asyncio.ensure_future(self._close_later(one))
             self._closing.add(task)
@@ -107,6 +118,18 @@ class Current(Mapping[str, Served]):
             task.cancel()
         for one in self._opened.values():
             await one.stack.aclose()
+
+
+def _replaced(old: Mapping[tuple[str, str], _Opened], new: Mapping[tuple[str, str], _Opened]) -> list[_Pair]:
+    """Every corpus of a model that takes the place of another one, once: (as it was, the model that has it now)."""
+    before = {name: one.corpus for opened in old.values() for name, one in opened.served.items()}
+    found: dict[int, _Pair] = {}
+    for opened in new.values():
+        for name, one in opened.served.items():
+            corpus = before.get(name)
+            if corpus is not None and one.corpus is not None:
+                found.setdefault(id(one.corpus), (corpus, one))
+    return list(found.values())
 
 
 @dataclass
@@ -157,13 +180,15 @@ def serve(config: ServeConfig, opener: Opener) -> None:
             await current[0].close()
 
     async def run() -> None:
-        current.append(Current(config, opener))
+        gate = Gate()
+        current.append(Current(config, opener, gate))
         app = create_app(
             current[0],
             limits=Limits.of(config),
             tokens=tokens,
             hosts=None if tokens else LOOPBACK_NAMES | {_bracketed(config.host)},
             runs=config.runs,
+            gate=gate,
             lifespan=lifespan,
         )
         settings = uvicorn.Config(

@@ -122,3 +122,35 @@ def test_a_replica_whose_model_is_broken_is_replaced(temporary):
         until(lambda: ask("good") == 200, 30)
         (after,) = replicas(process)
         assert after.pid != before.pid
+
+
+@pytest.mark.slow
+def test_a_corpus_goes_over_to_the_new_model(tmp_path, temporary):
+    build_clip(tmp_path / "first", seed=1)
+    build_clip(tmp_path / "second", seed=2)
+    link = tmp_path / "current"
+    link.symlink_to("first")
+    flags = ["--model", link, "--store", tmp_path / "store", "--corpus", "empty:notes", "--timeout", 5]
+    documents = [{"id": f"d{i}", "text": f"a note of number {i}"} for i in range(70)]
+    new = raylib.encode(str(tmp_path / "second"), texts=["a page"])[0]
+
+    def has_new(client: httpx.Client) -> bool:
+        answer = client.post("/v1/embeddings", json={"input": "a page", "prompt_type": "document"})
+        return np.allclose(answer.json()["data"][0]["embedding"], new, atol=1e-5)
+
+    with (
+        serving(*flags, RAY_TMPDIR=temporary) as (process, address),
+        httpx.Client(base_url=address, timeout=60) as client,
+    ):
+        assert client.post("/v1/documents", json={"documents": documents}).status_code == 200
+        assert client.delete("/v1/documents/d3").status_code == 200
+        link.unlink()
+        link.symlink_to("second")
+        process.send_signal(signal.SIGHUP)
+        until(lambda: has_new(client), 90)
+        answer = client.post("/v1/search", json={"query": documents[5]["text"], "top_k": 100}).json()["data"]
+    assert {hit["id"] for hit in answer} == {one["id"] for one in documents} - {"d3"}
+    query = raylib.encode(str(tmp_path / "second"), texts=[documents[5]["text"]], role="query")[0]
+    vector = raylib.encode(str(tmp_path / "second"), texts=[documents[9]["text"]], role="document")[0]
+    cosine = float(query @ vector / np.linalg.norm(query) / np.linalg.norm(vector))
+    assert next(hit["score"] for hit in answer if hit["id"] == "d9") == pytest.approx(cosine, abs=1e-5)

@@ -101,6 +101,9 @@ class MemoryCorpus:
     async def ids(self, start=0, count=100):
         return sorted(self.held)[start : start + count]
 
+    async def changes(self):
+        return {name: str(id(document)) for name, (document, _) in self.held.items()}, []
+
     async def vectors(self, ids):
         return Embeddings.from_list([self.held[name][1] for name in ids], DIM)
 

@@ -203,3 +203,41 @@ def test_a_model_whose_files_changed_is_served_anew_without_a_pause(tmp_path):
         process.send_signal(signal.SIGHUP)  # nothing is there: what was served is served on
         time.sleep(0.5)
         np.testing.assert_allclose(vector(), expected["second"], atol=1e-5)
+
+
+def test_a_corpus_goes_over_to_the_new_model_with_all_that_clients_did(tmp_path):
+    """Also with what they do meanwhile: no document that was acknowledged is lost, and none is in the old vectors."""
+    build_clip(tmp_path / "first", seed=1)
+    build_clip(tmp_path / "second", seed=2)
+    link = tmp_path / "current"
+    link.symlink_to("first")
+    flags = ["--model", link, "--store", tmp_path / "store", "--corpus", "empty:notes", "--timeout", 10]
+    texts = {f"early {i}": f"a note of number {i}" for i in range(150)}
+    probe = {"input": "a page", "prompt_type": "document"}
+    new = raylib.encode(str(tmp_path / "second"), texts=["a page"])[0]
+    with serving("--local", *flags) as (process, address), httpx.Client(base_url=address, timeout=60) as client:
+
+        def add(names):
+            documents = [{"id": name, "text": texts[name]} for name in names]
+            assert client.post("/v1/documents", json={"documents": documents}).status_code == 200
+
+        add(list(texts))
+        assert client.delete("/v1/documents/early 7").status_code == 200
+        del texts["early 7"]
+        link.unlink()
+        link.symlink_to("second")
+        process.send_signal(signal.SIGHUP)
+        deadline, found = time.monotonic() + 60, np.zeros_like(new)
+        while not np.allclose(found, new, atol=1e-5):
+            name = f"late {len(texts)}"
+            texts[name] = f"a late note, {len(texts)}"
+            add([name])
+            found = np.array(client.post("/v1/embeddings", json=probe).json()["data"][0]["embedding"])
+            assert time.monotonic() < deadline
+        assert len(texts) > 150
+        hits = client.post("/v1/search", json={"query": "a note", "top_k": 1000}).json()["data"]
+    query = raylib.encode(str(tmp_path / "second"), texts=["a note"], role="query")[0]
+    vectors = raylib.encode(str(tmp_path / "second"), texts=list(texts.values()), role="document")
+    cosines = vectors @ query / np.linalg.norm(vectors, axis=1) / np.linalg.norm(query)
+    expected = dict(zip(texts, cosines.tolist(), strict=True))
+    assert {hit["id"]: hit["score"] for hit in hits} == pytest.approx(expected, abs=1e-5)
