@@ -6,7 +6,6 @@ What runs in each stage is `raylib.evaluate.encode`; `raylib.cluster.halves` say
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -90,8 +89,7 @@ class RayDataStage:
         parts = max(_PARTS_PER_RUN, _PARTS_PER_WORKER * most)
         together = max(1, side_by_side, min(most_batches, len(batches) // parts))
         # A batch of images is worth a task that prepares it; of texts, what one call of an actor takes.
-        tasks = len(batches) if images else math.ceil(len(batches) / together)
-        return Halves(workers, most, together, tasks, self.split)
+        return Halves(workers, most, together, 1 if images else together, self.split)
 
 
 @dataclass
@@ -115,7 +113,6 @@ class _Part(EncodeReport):
         """In the job. Raises DiskFullError where it finds no room either."""
         if self.kept is not None:
             shelf.write_batches(*self.kept)
-            self.kept = None
 
 
 @dataclass

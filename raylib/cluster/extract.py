@@ -42,7 +42,7 @@ class RayPlace:
         """The states of all batches, as they come. Raises what went wrong on a worker. A row over which workers die
         `MAX_ATTEMPTS` times has a reason in place of states."""
         assert self.workers.count is not None
-        halves = Halves(self.workers, min(self.workers.count, len(batches)), 1, len(batches), self.split)
+        halves = Halves(self.workers, min(self.workers.count, len(batches)), 1, 1, self.split)
         meter, size = Meter.of(extractor.spec.name, "extract"), max((len(batch.rows) for batch in batches), default=1)
         work = _ExtractWork(meter, extractor)
         self.held = held(self.workers, halves.most)

@@ -87,15 +87,15 @@ class Receipt(Generic[Result]):
 
 @dataclass(frozen=True)
 class Halves:
-    """workers: resolved. most: actors. together: batches of a call of an actor. tasks: how many tasks prepare, where
-    they do. split: CPU halves in tasks of their own, away from the actors. By default so where actors hold GPUs;
+    """workers: resolved. most: actors. together: batches of a call of an actor. prepared: of a task that prepares,
+    where tasks do. split: CPU halves in tasks of their own, away from the actors. By default so where actors hold GPUs;
     without GPUs both halves compete for the same cores, and handing tensors from one process to another would only
     cost."""
 
     workers: Workers
     most: int
     together: int
-    tasks: int
+    prepared: int
     split: bool | None = None
 
     def receipts(self, work: Work[Result], batches: Sequence[Any]) -> Generator[Receipt[Result], None, None]:
@@ -115,7 +115,7 @@ class Halves:
             [{"number": number, "batch": pickle.dumps(batch)} for number, batch in enumerate(batches)],
             # Without a stage before it, a block is what one call of an actor takes: Ray Data gives actors whole blocks,
             # and large ones would leave all but the last actor without work at the end.
-            override_num_blocks=self.tasks if split else math.ceil(len(batches) / self.together),
+            override_num_blocks=math.ceil(len(batches) / (self.prepared if split else self.together)),
         )
         if split:
             rows = rows.map_batches(
