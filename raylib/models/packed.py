@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from raylib.models.sentence_modules import are_plain
+
 if TYPE_CHECKING:
     import torch
 
@@ -41,6 +43,28 @@ class Packing:
     def unpack(self, states: torch.Tensor) -> torch.Tensor:
         """[rows, width, hidden] → [n, tokens, hidden], zero where there is padding."""
         return states.flatten(0, 1)[self.places] * self.mask.unsqueeze(-1)
+
+
+def run_packed(model: Any, inputs: Mapping[str, torch.Tensor], features: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a model of sentence-transformers gives for `features`, its transformer run over rows; None where that cannot
+    be, or is not worth it.
+
+    inputs: the arrays of the features. A graph that is traced and a gradient that is recorded are no inference mode.
+    """
+    import torch
+
+    kinds = (f"{type(module).__module__}.{type(module).__name__}" for module in model)
+    if not torch.is_inference_mode_enabled() or not are_plain(kinds) or not can_pack(model[0].model):
+        return None
+    packing = packing_of(model[0].model, inputs)
+    if packing is None:
+        return None
+    transformer, *rest = model
+    states = packing.unpack(transformer({**features, **packing.inputs})["token_embeddings"])
+    found = {**features, "token_embeddings": states}
+    for module in rest:
+        found = module(found)
+    return found
 
 
 def can_pack(transformer: Any) -> bool:

@@ -20,10 +20,10 @@ from raylib.errors import ModelError, UnsupportedOptionError, UserError
 from raylib.models.family import Family
 from raylib.models.instructions import task_instruction
 from raylib.models.loading import check_embedding_dim, with_adapter
-from raylib.models.packed import Packing, can_pack, packing_of
+from raylib.models.packed import run_packed
 from raylib.models.pooling import normalise, truncate
 from raylib.models.protocol import ModelSpec
-from raylib.models.sentence_modules import prompt_free_mask, weightless_transformer
+from raylib.models.sentence_modules import are_plain, prompt_free_mask, weightless_transformer
 from raylib.models.torch_encoder import DenseEncoder
 from raylib.models.weights import adapter_base_identity
 from raylib.types import Batch, EncodeContext, Role, Similarity, Tensors
@@ -42,9 +42,6 @@ POOLINGS = {
     "mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
 }
 """--pooling → the library's pooling_mode."""
-
-PLAIN_MODULES = {"Transformer", "Pooling", "Dense", "Normalize"}
-"""Of sentence-transformers: all that they read of a batch is its tokens and their states."""
 
 _OLD_POOLINGS = {
     "pooling_mode_cls_token": "cls",
@@ -262,10 +259,8 @@ class SentenceEncoder(DenseEncoder):
     def constants(self, scalars: Mapping[str, str | int]) -> dict[str, str | int]:
         """The prompt's length only where pooling leaves prompts out, the role only for modules that may ask for it."""
         modules = self._json("modules.json") or []
-        plain = all(module["type"].startswith("sentence_transformers.") for module in modules)
-        kinds = {module["type"].rpartition(".")[2] for module in modules}
         matter = {"modality"}
-        if not (plain and kinds <= PLAIN_MODULES) or self.spec.trust_remote_code:
+        if not are_plain(module["type"] for module in modules) or self.spec.trust_remote_code:
             matter |= {"task", "prompt_length"}
         for module in modules:
             if module["type"].endswith(".Pooling"):
@@ -278,21 +273,11 @@ class SentenceEncoder(DenseEncoder):
     ) -> dict[str, Any]:
         """What the library's model gives for a batch, on the device: sentence_embedding [n, dim], and of a transformer
         token_embeddings [n, tokens, hidden] and attention_mask [n, tokens]."""
-        import torch
-
         features = {**inputs, **{name: value for name, value in scalars.items() if name != "task"}}
-        # A graph that is traced, a gradient that is recorded: no inference mode.
-        if torch.is_inference_mode_enabled() and self._packs(model):
-            packing = packing_of(model[0].model, inputs)
-            if packing is not None:
-                return _packed(model, features, packing)
+        packed = run_packed(model, inputs, features)
+        if packed is not None:
+            return packed
         return model(features, **({"task": scalars["task"]} if "task" in scalars else {}))
-
-    def _packs(self, model: Any) -> bool:
-        """Whether its modules are the library's own and its transformer may be given rows of several texts."""
-        kinds = {type(module).__name__ for module in model}
-        plain = all(type(module).__module__.startswith("sentence_transformers.") for module in model)
-        return plain and kinds <= PLAIN_MODULES and can_pack(model[0].model)
 
     def make_traceable(self) -> None:
         for module in self.model:
@@ -306,13 +291,3 @@ class SentenceEncoder(DenseEncoder):
             if type(self.model[-1]).__name__ == "Normalize":
                 vectors = normalise(vectors)
         return vectors
-
-
-def _packed(model: Any, features: Mapping[str, Any], packing: Packing) -> dict[str, Any]:
-    """What `model(features)` gives, its transformer run over rows of several texts."""
-    transformer, *rest = model
-    states = packing.unpack(transformer({**features, **packing.inputs})["token_embeddings"])
-    found = {**features, "token_embeddings": states}
-    for module in rest:
-        found = module(found)
-    return found

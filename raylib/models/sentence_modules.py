@@ -1,11 +1,21 @@
-"""Modules of sentence-transformers as raylib needs them: one that only preprocesses, and one step without branches."""
+"""Modules of sentence-transformers as raylib needs them: one that only preprocesses, one step without branches, and
+which of them read no more than tokens."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+
+_PLAIN = {"Transformer", "Pooling", "Dense", "Normalize"}
+
+
+def are_plain(kinds: Iterable[str]) -> bool:
+    """Whether modules of these types, by their dotted names, are the library's own and read of a batch its tokens and
+    their states alone."""
+    return all(kind.startswith("sentence_transformers.") and kind.rpartition(".")[2] in _PLAIN for kind in kinds)
 
 
 def prompt_free_mask(attention_mask: torch.Tensor, prompt_length: int) -> torch.Tensor:
