@@ -56,6 +56,9 @@ _UPSCALE_SECONDS, _DOWNSCALE_SECONDS = 2.0, 60.0
 
 _CORPUS_TRIES = 5
 
+_LOGGING = {"log_level": "WARNING", "enable_access_log": False}
+"""Of Ray Serve and of every replica, which would else write a line for each batch."""
+
 _numbers = itertools.count(1)
 
 
@@ -187,7 +190,7 @@ def serve_on_ray(config: ServeConfig) -> None:
     with session(config.address, quiet=config.quiet or not config.address):
         try:
             logging.getLogger("ray.serve").setLevel(logging.WARNING)
-            serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING", "enable_access_log": False})
+            serve.start(proxy_location="Disabled", logging_config=_LOGGING)
             answer(config, open_on_ray)
         finally:
             logging.getLogger("ray.serve").setLevel(logging.CRITICAL)  # a cluster that was started here just ends
@@ -242,6 +245,7 @@ def _model_application(config: ServeConfig, encoder: Encoder) -> Any:
         }
     deployment = serve.deployment(
         name="model",
+        logging_config=_LOGGING,
         ray_actor_options={"num_cpus": config.cpus_per_replica or 1, "num_gpus": gpus, **_elsewhere()},
         max_ongoing_requests=_BATCHES,
         health_check_period_s=_HEALTH_SECONDS,
@@ -270,6 +274,7 @@ def _corpus_opener(config: ServeConfig) -> Any:
         application = _application_name()
         deployment = serve.deployment(
             name="corpus",
+            logging_config=_LOGGING,
             num_replicas=1,
             ray_actor_options={"num_cpus": 0, **_elsewhere()},
             max_ongoing_requests=1024,
