@@ -11,12 +11,13 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
 
-from raylib import buckets
+from raylib import buckets, storage
 
 _BUSY = (
     b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>SlowDown</Code>'
@@ -142,6 +143,19 @@ def bucket(server: Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     monkeypatch.setattr(buckets, "FIRST_WAIT", 0.002)
     monkeypatch.setattr(buckets, "LONGEST_WAIT", 0.02)
     return server.bucket()
+
+
+def put(bucket: Bucket, *folders: Path) -> None:
+    """Each under its own name."""
+    for local in folders:
+        storage.upload_folder(local, f"{bucket.url}/{local.name}", last="")
+
+
+def take(bucket: Bucket, ending: str, folder: Path) -> None:
+    """The files of that ending, without the folders they lie in."""
+    for name, data in bucket.files().items():
+        if name.endswith(ending):
+            (folder / Path(name).name).write_bytes(data)
 
 
 def copy_together(url: str, together: Any, answers: Any) -> None:

@@ -21,7 +21,7 @@ from raylib.models.protocol import ModelSpec
 from raylib.models.registry import resolve
 from raylib.models.untrained import build_clip
 from raylib.store.hidden_states import open_states
-from tests.bucket import Bucket, copy_together
+from tests.bucket import Bucket, copy_together, put, take
 from tests.bucket import bucket as bucket
 from tests.bucket import server as server
 from tests.evaluate.colours import QUERIES, V1, V2, page, write_v1, write_v2
@@ -57,11 +57,6 @@ def folder(tmp_path_factory):
     write_v2(found / "tasks")
     images_folder(found / "vqa")
     return found
-
-
-def put(bucket: Bucket, *folders: Path) -> None:
-    for local in folders:
-        storage.upload_folder(local, f"{bucket.url}/{local.name}", last="")
 
 
 def disturb(bucket: Bucket, fault: str) -> None:
@@ -184,9 +179,7 @@ def test_extract(bucket, folder, checkpoint, states, tmp_path, fault):
     )
     check_disturbed(bucket, fault)
     assert outcome.ok and not [name for name in bucket.files() if ".unfinished" in name]
-    for name, data in bucket.files().items():
-        if name.endswith(".h5"):
-            (tmp_path / Path(name).name).write_bytes(data)
+    take(bucket, ".h5", tmp_path)
     assert columns(tmp_path) == expected
     read = open_states(f"{bucket.url}/states")
     assert read.question_ids == open_states(str(folder / "states")).question_ids

@@ -21,7 +21,7 @@ from raylib.cluster.session import Workers
 from raylib.errors import DiskFullError
 from raylib.models.untrained import build_clip
 from raylib.store.embeddings import Shelf
-from tests.bucket import SECRET, Bucket, s3_server
+from tests.bucket import SECRET, Bucket, put, s3_server, take
 from tests.cluster import watched_toys
 from tests.cluster.nodes import Nodes, ray_nodes
 from tests.cluster.test_driver_killed import CONTENTS, ROOT, TASK, ray_folder, scores_in, wait_until
@@ -29,7 +29,6 @@ from tests.cluster.test_faults import plan_of, run
 from tests.evaluate.compare import flatten
 from tests.extract.conftest import checkpoint as checkpoint
 from tests.extract.made import columns, images_folder
-from tests.test_bucket_jobs import put
 from tests.train.made_runs import write_pairs
 
 pytestmark = pytest.mark.cluster
@@ -124,9 +123,7 @@ def test_extract_with_a_busy_bucket(checkpoint, tmp_path, ray_folder, bucket):
     bucket.refuse()
     check_quiet(bucket)
     (tmp_path / "found").mkdir()
-    for name, data in bucket.files().items():
-        if name.endswith(".h5"):
-            (tmp_path / "found" / os.path.basename(name)).write_bytes(data)
+    take(bucket, ".h5", tmp_path / "found")
     assert columns(tmp_path / "found") == columns(tmp_path / "states")
 
 
