@@ -8,7 +8,6 @@ is in its forward, the next one is prepared; it is closed late, for until the fo
 from __future__ import annotations
 
 import asyncio
-import itertools
 import math
 import time
 from collections import deque
@@ -22,6 +21,7 @@ from raylib.errors import DeadlineError, OverloadedError, RefusedContentsError
 from raylib.evaluate.contents import count_pixels
 from raylib.models.protocol import Encoder
 from raylib.serve.costs import Costs
+from raylib.serve.limits import deadline
 from raylib.serve.model_worker import Vectors
 from raylib.serve.protocol import Asked, Content, WorkerDiedError
 from raylib.types import Embeddings
@@ -135,11 +135,11 @@ class Batcher:
         self._live += n
         self._send()
         try:
-            async with asyncio.timeout(seconds):
+            async with deadline(seconds):
                 await request.ended
-        except TimeoutError:
+        except DeadlineError:
             self.stats.expired += 1
-            raise DeadlineError("the time for this request is over; send less, or try again later") from None
+            raise
         finally:
             request.ended.cancel()
             if request.left:
@@ -208,14 +208,12 @@ class Batcher:
             return [first]
         chosen, passed = [first], []
         fits = self._costs.batch_of(first.cost, first.pixels)
-        for one in itertools.islice(self._queue, _WINDOW):
-            alike = one.asked == first.asked and not one.deaths
-            if alike and len(chosen) < share and fits(one.cost, one.pixels):
-                chosen.append(one)
-            else:
-                passed.append(one)
         for _ in range(min(_WINDOW, len(self._queue))):
-            self._queue.popleft()
+            if len(chosen) == share:
+                break
+            one = self._queue.popleft()
+            alike = one.asked == first.asked and not one.deaths
+            (chosen if alike and fits(one.cost, one.pixels) else passed).append(one)
         self._queue.extendleft(reversed(passed))
         self._live -= len(chosen)
         return chosen

@@ -24,7 +24,8 @@ class Gate:
 
     @asynccontextmanager
     async def passed(self) -> AsyncIterator[None]:
-        await self._open.wait()
+        while not self._open.is_set():  # it may be closed again before one that waited comes to run
+            await self._open.wait()
         self._inside += 1
         self._empty.clear()
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 
 from fastapi import APIRouter
@@ -37,18 +38,19 @@ def documents_router(served: Mapping[str, Served], limits: Limits, gate: Gate) -
     async def search(asked: SearchRequest) -> Response:
         one, corpus = searched(served, asked.model)
         content = ContentReader(limits).content(asked.query, asked.image, "query")
-        async with deadline(limits.seconds):
-            try:
-                vectors, _ = await one.embedder.embed([content], one.asked("query"), limits.seconds)
-            except Exception as error:
-                raise as_request_error(error, "query") from error
+        begin = time.monotonic()
+        try:
+            vectors, _ = await one.embedder.embed([content], one.asked("query"), limits.seconds)
+        except Exception as error:
+            raise as_request_error(error, "query") from error
+        async with deadline(begin + limits.seconds - time.monotonic()):
             [hits] = await corpus.search(vectors, asked.top_k, asked.filters)
         data = [{"id": hit.id, "score": hit.score, "metadata": dict(hit.metadata)} for hit in hits]
         return json_response({"object": "list", "model": asked.model or one.name, "data": data})
 
     @router.post("/v1/documents", summary="Add documents", responses={200: {"model": AddReply}})
     async def add(asked: AddRequest) -> Response:
-        _targets(served, asked.model)
+        _targets(served, asked.model)  # refused before images are decoded; a model may change until they are
         documents = await asyncio.to_thread(_documents, asked.documents, limits)
         async with gate.passed():
             for one in _targets(served, asked.model):

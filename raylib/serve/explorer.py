@@ -169,7 +169,7 @@ def _add_explain(router: APIRouter, served: Mapping[str, Served], limits: Limits
         one, corpus = searched(served, asked.model)
         async with deadline(limits.seconds):
             pages = await _pages(corpus, asked)
-            query, _ = await one.embedder.embed([Content(text=asked.query)], one.asked("query"), limits.seconds)
+            query, _ = await one.embedder.embed([Content(text=asked.query)], one.asked("query"))
             vectors = await corpus.vectors([page.id for page in pages])
         encoder = one.embedder.encoder
         similarity = encoder.similarity

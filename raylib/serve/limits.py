@@ -51,8 +51,8 @@ class Limits:
 
 
 @asynccontextmanager
-async def deadline(seconds: float) -> AsyncIterator[None]:
-    """What is asked in the block is given up after so many seconds. Raises DeadlineError."""
+async def deadline(seconds: float | None) -> AsyncIterator[None]:
+    """What is asked in the block is given up after so many seconds; None: never. Raises DeadlineError."""
     try:
         async with asyncio.timeout(seconds):
             yield

@@ -120,7 +120,9 @@ class ModelWorker:
             with self._forwards:
                 begin = time.perf_counter()
                 encoded = run_forward(self.encoder, prepared)
-            done.add_seconds(ready - start, begin - ready, time.perf_counter() - begin)
+            done.prepare_seconds += ready - start
+            done.wait_seconds += begin - ready
+            done.forward_seconds += time.perf_counter() - begin
         except Exception as error:
             if len(rows) == 1:
                 logger.error("%s: a content failed", self.encoder.spec.name, exc_info=error)
@@ -167,10 +169,9 @@ class _Done:
     vectors_of: dict[int, np.ndarray] = field(default_factory=dict)
     tokens: dict[int, int] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
-    seconds: np.ndarray = field(default_factory=lambda: np.zeros(3))
-
-    def add_seconds(self, prepare: float, wait: float, forward: float) -> None:
-        self.seconds += (prepare, wait, forward)
+    prepare_seconds: float = 0.0
+    wait_seconds: float = 0.0
+    forward_seconds: float = 0.0
 
     def take(self, encoded: Encoded) -> None:
         if encoded.embeddings is not None:
@@ -186,7 +187,8 @@ class _Done:
         rows = sorted(self.vectors_of)
         found = Embeddings.from_list([self.vectors_of[row] for row in rows]) if rows else None
         tokens = [self.tokens.get(row, 0) for row in range(n)] if self.tokens or not rows else None
-        return Vectors(found, tokens, self.reasons, *self.seconds.tolist())
+        seconds = self.prepare_seconds, self.wait_seconds, self.forward_seconds
+        return Vectors(found, tokens, self.reasons, *seconds)
 
 
 def _kinds(contents: Sequence[Content]) -> dict[tuple[str, ...], list[int]]:

@@ -46,6 +46,10 @@ class _Opened:
     stack: AsyncExitStack
 
 
+_ByKey = Mapping[tuple[str, str], _Opened]
+"""(name, fingerprint) of a model → what is opened of it."""
+
+
 class Current(Mapping[str, Served]):
     """What is served now. `renew` opens a model whose files are others than before, and only then lets go of the old:
     no request finds nothing, and none meets vectors of two states of a model."""
@@ -54,7 +58,7 @@ class Current(Mapping[str, Served]):
         """gate: closed for changes of corpora while their models change."""
         self._config, self._opener, self._gate = config, opener, gate
         self._opened: dict[tuple[str, str], _Opened] = {}
-        self._now: dict[str, Served] = {}
+        self._now: dict[str, Served] = {}  # of what is opened: every request looks here
         self._turn = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -85,8 +89,7 @@ class Current(Mapping[str, Served]):
                     self._opened = {key: opened.get(key) or self._opened[key] for key in wanted}
                     self._now = {name: one for every in self._opened.values() for name, one in every.served.items()}
             except BaseException:
-                for one in opened.values():
-                    await one.stack.aclose()
+                await _close(opened)
                 raise
         for one in old.values():
             task = asyncio.ensure_future(self._close_later(one))
@@ -103,8 +106,7 @@ class Current(Mapping[str, Served]):
                     served = await self._opener(self._config, encoder, key[0], stack)
                     opened[key] = _Opened(served, stack.pop_all())
         except BaseException:
-            for one in opened.values():
-                await one.stack.aclose()
+            await _close(opened)
             raise
         return opened
 
@@ -116,11 +118,15 @@ class Current(Mapping[str, Served]):
     async def close(self) -> None:
         for task in self._closing:
             task.cancel()
-        for one in self._opened.values():
-            await one.stack.aclose()
+        await _close(self._opened)
 
 
-def _replaced(old: Mapping[tuple[str, str], _Opened], new: Mapping[tuple[str, str], _Opened]) -> list[_Pair]:
+async def _close(opened: _ByKey) -> None:
+    for one in opened.values():
+        await one.stack.aclose()
+
+
+def _replaced(old: _ByKey, new: _ByKey) -> list[_Pair]:
     """Every corpus of a model that takes the place of another one, once: (as it was, the model that has it now)."""
     before = {name: one.corpus for opened in old.values() for name, one in opened.served.items()}
     found: dict[int, _Pair] = {}
